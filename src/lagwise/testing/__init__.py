@@ -1,0 +1,12 @@
+"""Test support: a real PostgreSQL cluster, primary and streaming replicas, on this machine in about a second."""
+
+from __future__ import annotations
+
+from lagwise.testing.binaries import Binaries
+from lagwise.testing.cluster import Cluster
+from lagwise.testing.errors import BinariesNotFound, ClusterError
+from lagwise.testing.gates import wait_until
+from lagwise.testing.node import Node
+from lagwise.testing.proxy import Proxy
+
+__all__ = ["Binaries", "BinariesNotFound", "Cluster", "ClusterError", "Node", "Proxy", "wait_until"]

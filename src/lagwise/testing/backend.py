@@ -1,0 +1,127 @@
+"""What a cluster needs from whatever runs its servers, and which of those is used here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from lagwise.testing.binaries import Binaries, find_binaries
+from lagwise.testing.errors import BinariesNotFound
+
+
+class Address(NamedTuple):
+    """Where something listens."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """What a standby follows: an address that answers for the upstream server, and the slot kept for it there."""
+
+    address: Address
+    slot: str
+    user: str
+    password: str
+    application_name: str
+
+    @property
+    def conninfo(self) -> str:
+        """The libpq connection string; without TLS and GSS, so that servers built without them agree."""
+        return (
+            f"host={self.address.host} port={self.address.port} user={self.user} password={self.password} "
+            f"application_name={self.application_name} sslmode=disable gssencmode=disable connect_timeout=5"
+        )
+
+
+class Server(Protocol):
+    """One PostgreSQL server. Every method blocks, is bounded in time and raises ClusterError; none needs a loop."""
+
+    @property
+    def address(self) -> Address:
+        """Where it listens, seen from this process; may change when it is started again."""
+        ...
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is there."""
+        ...
+
+    def start(self) -> None:
+        """Return when it answers queries. Nothing happens when it is running."""
+        ...
+
+    def stop(self) -> None:
+        """Shut down in order (PostgreSQL's fast mode). Nothing happens when it is not running."""
+        ...
+
+    def kill(self) -> None:
+        """Kill it outright, children too, as a crash would."""
+        ...
+
+    def rejoin(self, upstream: Upstream) -> None:
+        """Make this stopped server a standby of ``upstream``: rewound where possible, cloned again otherwise."""
+        ...
+
+
+class Backend(Protocol):
+    """A place to run servers in. The methods block and may be called from several threads."""
+
+    @property
+    def version(self) -> str:
+        """PostgreSQL's version, such as ``15.18``."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """Where the servers come from, for people."""
+        ...
+
+    @property
+    def gateway(self) -> str:
+        """The address at which the servers reach a socket of this process, and on which this process can listen."""
+        ...
+
+    def create_primary(self, name: str, *, user: str, password: str, settings: Mapping[str, str]) -> Server:
+        """A new, empty, running server with ``user`` as its superuser and ``settings`` in its configuration."""
+        ...
+
+    def create_replica(self, name: str, upstream: Upstream) -> Server:
+        """A running clone of ``upstream`` that follows it. The slot exists already."""
+        ...
+
+    def close(self) -> None:
+        """Stop every server, whatever state it is in, and delete the data. Never raises for a server's sake."""
+        ...
+
+
+def choose_backend(binaries: Binaries | None = None, *, major: int | None = None) -> Backend:
+    """Processes of this machine where a PostgreSQL is found, containers otherwise.
+
+    Raises:
+        BinariesNotFound: Neither is there.
+        ClusterError: ``LAGWISE_PG_BIN`` is set and names no PostgreSQL.
+    """
+    from lagwise.testing.local import LocalBackend  # noqa: PLC0415 - it imports the protocols above
+
+    try:
+        found = binaries or find_binaries(major)
+    except BinariesNotFound:
+        containers = _containers(major)
+        if containers is None:
+            raise
+        return containers
+    return LocalBackend(found)
+
+
+def _containers(major: int | None) -> Backend | None:
+    """A Docker backend, when its module, testcontainers and an engine that answers are all there."""
+    try:
+        docker = importlib.import_module("lagwise.testing.docker")
+    except ImportError:
+        return None
+    backend: Backend | None = docker.available(major)
+    return backend

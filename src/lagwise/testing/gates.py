@@ -1,0 +1,42 @@
+"""Gates: wait until something is so, instead of sleeping and hoping."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def wait_until(
+    predicate: Callable[[], T | Awaitable[T]],
+    *,
+    timeout: float = 10.0,  # noqa: ASYNC109 - the message must say what was waited for; asyncio.timeout cannot
+    what: str = "",
+    interval: float = 0.01,
+) -> T:
+    """Call ``predicate`` until it returns something true, and return that.
+
+    ``timeout`` and ``interval`` are seconds. What the predicate raises goes through.
+
+    Raises:
+        TimeoutError: It was not so in time; the message says what was waited for and what was seen last.
+    """
+    what = what or getattr(predicate, "__name__", repr(predicate))
+    seen: object = "nothing: the predicate did not return"
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            while True:
+                answer = predicate()
+                value: T = await answer if inspect.isawaitable(answer) else answer
+                if value:
+                    return value
+                seen = value
+                await asyncio.sleep(interval)
+    except TimeoutError as late:
+        if not limit.expired():
+            raise  # the predicate's own
+        message = f"waited {timeout:g} s until {what}; last seen: {seen!r}"
+        raise TimeoutError(message) from late

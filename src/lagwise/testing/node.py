@@ -1,0 +1,97 @@
+"""One node of a test cluster: a server, the proxy clients come through, and the link it replicates over."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lagwise.testing.backend import Address, Server
+from lagwise.testing.proxy import Proxy
+
+if TYPE_CHECKING:
+    import asyncpg
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The superuser every URL uses, and the database it opens."""
+
+    user: str
+    password: str = field(repr=False)
+    database: str = "app"
+
+
+class Node:
+    """A server under a name that stays with it, whatever role it has.
+
+    Attributes:
+        name: ``primary`` or ``replica-1``, ``replica-2``, ...: the role it was born with.
+        proxy: What ``url`` goes through: break the clients' network here.
+        link: What its own WAL receiver goes through: break replication here.
+        upstream: The node it follows; None for a primary.
+    """
+
+    def __init__(self, name: str, server: Server, proxy: Proxy, link: Proxy, login: Login) -> None:
+        self.name = name
+        self.server = server
+        self.proxy = proxy
+        self.link = link
+        self.upstream: Node | None = None
+        self._login = login
+
+    def __repr__(self) -> str:
+        state = "running" if self.server.running else "stopped"
+        role = "primary" if self.upstream is None else f"replica of {self.upstream.name}"
+        return f"<Node {self.name}: {role}, {state}, {self.proxy.address.host}:{self.proxy.address.port}>"
+
+    @property
+    def url(self) -> str:
+        """The SQLAlchemy URL through the proxy; stays the same across stop, start and promotion."""
+        return self._url(self.proxy.address)
+
+    @property
+    def direct_url(self) -> str:
+        """The SQLAlchemy URL past the proxy: not counted, not broken."""
+        return self._url(self.server.address)
+
+    @property
+    def running(self) -> bool:
+        """Whether the server's process is there."""
+        return self.server.running
+
+    @asynccontextmanager
+    async def connect(self, database: str | None = None) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+        """A direct asyncpg connection, closed at the end."""
+        import asyncpg  # noqa: PLC0415 - so that importing lagwise.testing stays cheap
+
+        host, port = self.server.address
+        connection = await asyncpg.connect(
+            host=host, port=port, user=self._login.user, password=self._login.password,
+            database=database or self._login.database, ssl=False, timeout=10, command_timeout=60,
+            server_settings={"application_name": "lagwise.testing"},
+        )  # fmt: skip
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=5)
+
+    async def fetchval(self, sql: str, *args: object) -> Any:  # noqa: ANN401 - whatever the server answers
+        """The first column of the first row, asked of the server itself; None without a row."""
+        async with self.connect() as connection:
+            return await connection.fetchval(sql, *args)
+
+    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        """All rows, asked of the server itself."""
+        async with self.connect() as connection:
+            return await connection.fetch(sql, *args)
+
+    async def execute(self, sql: str, *args: object) -> str:
+        """Run a statement on the server itself; without arguments also several, separated by semicolons."""
+        async with self.connect() as connection:
+            return await connection.execute(sql, *args)
+
+    def _url(self, address: Address) -> str:
+        login = self._login
+        return f"postgresql+asyncpg://{login.user}:{login.password}@{address.host}:{address.port}/{login.database}"
