@@ -1,4 +1,4 @@
-"""Test support: a real PostgreSQL cluster, primary and streaming replicas, on this machine in about a second."""
+"""Test support: a real PostgreSQL cluster, primary and streaming replicas, in about a second."""
 
 from __future__ import annotations
 

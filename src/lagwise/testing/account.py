@@ -1,4 +1,4 @@
-"""Whose processes the servers are: PostgreSQL refuses to run as root, so root lends it an ordinary account."""
+"""Whose processes the servers are: PostgreSQL refuses to run as root, so root lends an account."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Account:
         stdin: int = subprocess.DEVNULL,
         output: int = subprocess.DEVNULL,
     ) -> subprocess.Popen[bytes]:
-        """Start ``command`` as this account, in a session of its own: a Ctrl-C at the terminal is for us alone.
+        """Start ``command`` as this account, in its own session: a terminal's Ctrl-C is for us alone.
 
         ``PG*`` variables are not passed on: they would send the programs to somebody else's server.
         """
@@ -110,8 +110,8 @@ def data_directory(account: Account) -> Path:
 def reachable(binaries: Binaries, account: Account) -> Binaries:
     """``binaries`` where ``account`` can run them: in place, or copied once into a temporary directory.
 
-    A checkout in root's home (mode 0700) is out of reach for the account root lends. The copy keeps the layout, because
-    the programs find ``share`` and the wheel's ``NAME.libs`` relative to themselves.
+    A checkout in root's home (mode 0700) is out of reach for the account root lends. The copy keeps the
+    layout, because the programs find ``share`` and the wheel's ``NAME.libs`` relative to themselves.
     """
     if account.reaches(binaries.path):
         return binaries

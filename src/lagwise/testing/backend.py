@@ -20,7 +20,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """What a standby follows: an address that answers for the upstream server, and the slot kept for it there."""
+    """What a standby follows: an address that answers for the upstream, and the slot kept for it there."""
 
     address: Address
     slot: str
@@ -38,7 +38,7 @@ class Upstream:
 
 
 class Server(Protocol):
-    """One PostgreSQL server. Every method blocks, is bounded in time and raises ClusterError; none needs a loop."""
+    """One PostgreSQL server. Every method blocks, is bounded in time, raises ClusterError, needs no loop."""
 
     @property
     def address(self) -> Address:
@@ -63,7 +63,7 @@ class Server(Protocol):
         ...
 
     def rejoin(self, upstream: Upstream) -> None:
-        """Make this stopped server a standby of ``upstream``: rewound where possible, cloned again otherwise."""
+        """Make this stopped server a standby of ``upstream``: rewound if possible, else cloned again."""
         ...
 
 
@@ -82,11 +82,11 @@ class Backend(Protocol):
 
     @property
     def gateway(self) -> str:
-        """The address at which the servers reach a socket of this process, and on which this process can listen."""
+        """The address at which servers reach a socket of this process, and on which it can listen."""
         ...
 
     def create_primary(self, name: str, *, user: str, password: str, settings: Mapping[str, str]) -> Server:
-        """A new, empty, running server with ``user`` as its superuser and ``settings`` in its configuration."""
+        """A new, empty, running server with ``user`` as superuser and ``settings`` in its configuration."""
         ...
 
     def create_replica(self, name: str, upstream: Upstream) -> Server:
@@ -94,7 +94,7 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop every server, whatever state it is in, and delete the data. Never raises for a server's sake."""
+        """Stop every server, whatever its state, and delete the data. Never raises for a server's sake."""
         ...
 
 

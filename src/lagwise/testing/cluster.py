@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Self
 
 from lagwise.testing import replication
-from lagwise.testing.backend import Backend, Upstream, choose_backend
+from lagwise.testing.backend import Backend, choose_backend
 from lagwise.testing.binaries import Binaries
 from lagwise.testing.errors import ClusterError
-from lagwise.testing.gates import wait_until
 from lagwise.testing.node import Login, Node
 from lagwise.testing.proxy import Proxy
+from lagwise.testing.threads import blocking, together
 
-P = ParamSpec("P")
-T = TypeVar("T")
+Which = str | Node  # a node, or its name
 
 
 class Cluster:
-    """``async with Cluster(replicas=2) as cluster``: one primary, N standbys that stream, and a proxy before each.
+    """``async with Cluster(replicas=2) as cluster``: a primary, N streaming standbys, a proxy before each.
 
-    Real PostgreSQL from the first of: ``LAGWISE_PG_BIN``, this machine, ``lagwise[embedded]``, Docker. It is up in about
-    a second, listens on loopback only, and leaves no process and no file behind.
+    Real PostgreSQL from the first of: ``LAGWISE_PG_BIN``, this machine, ``lagwise[embedded]``, Docker. It is
+    up in about a second, listens on loopback only, and leaves no process and no file behind.
 
     Args:
         replicas: How many standbys; none is fine.
@@ -34,14 +32,14 @@ class Cluster:
         backend: What runs the servers, when neither of the above says it.
 
     Attributes:
-        nodes: Every node by name, ``primary``, ``replica-1``, ...; a name stays with its node after a promotion.
+        nodes: Every node by name, ``primary``, ``replica-1``, ...; names stay after a promotion.
         primary: The node that is primary now: after ``promote("replica-1")`` that one.
         version: PostgreSQL's version.
         origin: Where it came from.
 
     Raises:
         BinariesNotFound: There is no PostgreSQL and no Docker engine here.
-        ClusterError: The servers did not start, or did not do what was asked; the message has the end of their log.
+        ClusterError: A server did not do what was asked; the message has the end of its log.
     """
 
     def __init__(
@@ -97,41 +95,41 @@ class Cluster:
         """Every other node; after a promotion the old primary is among them until it rejoins."""
         return tuple(node for node in self._nodes.values() if node is not self._primary)
 
-    async def pause_replay(self, which: str | Node) -> None:
+    async def pause_replay(self, which: Which) -> None:
         """Let a replica receive WAL and show none of it: lag on demand. Returns when replay stands still."""
         await replication.pause(self._node(which))
 
-    async def resume_replay(self, which: str | Node) -> None:
+    async def resume_replay(self, which: Which) -> None:
         """End ``pause_replay``."""
         await self._node(which).execute("SELECT pg_wal_replay_resume()")
 
-    async def set_apply_delay(self, which: str | Node, seconds: float) -> None:
-        """Let a replica show each commit ``seconds`` after the primary made it (``recovery_min_apply_delay``)."""
+    async def set_apply_delay(self, which: Which, seconds: float) -> None:
+        """Let a replica show commits ``seconds`` after the primary made them (recovery_min_apply_delay)."""
         await replication.configure(
             self._node(which), "recovery_min_apply_delay", f"{round(seconds * 1000)}ms"
         )
 
-    async def stop(self, which: str | Node) -> None:
+    async def stop(self, which: Which) -> None:
         """Shut a node down in order."""
-        await _blocking(self._node(which).server.stop)
+        await blocking(self._node(which).server.stop)
 
-    async def kill(self, which: str | Node) -> None:
+    async def kill(self, which: Which) -> None:
         """Kill a node with SIGKILL, as a crash would."""
-        await _blocking(self._node(which).server.kill)
+        await blocking(self._node(which).server.kill)
 
-    async def start(self, which: str | Node) -> None:
+    async def start(self, which: Which) -> None:
         """Start a stopped or killed node again, under the same URL."""
         node = self._node(which)
-        await _blocking(node.server.start)
+        await blocking(node.server.start)
         self._route(node)
 
-    async def restart(self, which: str | Node) -> None:
+    async def restart(self, which: Which) -> None:
         """``stop`` and ``start``."""
         await self.stop(which)
         await self.start(which)
 
-    async def promote(self, which: str | Node) -> None:
-        """Make a replica the primary. The old primary goes on as it is, and the other replicas go on following it."""
+    async def promote(self, which: Which) -> None:
+        """Make a replica the primary. The old primary goes on, and the other replicas still follow it."""
         node = self._node(which)
         if not await node.fetchval("SELECT pg_promote(true, 10)"):
             message = f"{node.name} was not promoted within 10 s."
@@ -139,7 +137,7 @@ class Cluster:
         node.upstream = None
         self._primary = node
 
-    async def follow(self, which: str | Node, *, of: str | Node | None = None) -> None:
+    async def follow(self, which: Which, *, of: Which | None = None) -> None:
         """Let a running replica stream from another node (the primary, unless said), and return when it does.
 
         Raises:
@@ -152,8 +150,8 @@ class Cluster:
         if node.running and node.link.passing:
             await replication.streams(node)
 
-    async def rejoin(self, which: str | Node, *, of: str | Node | None = None) -> None:
-        """Make any node, an old primary say, a replica of another one (the primary, unless said), rewound or cloned."""
+    async def rejoin(self, which: Which, *, of: Which | None = None) -> None:
+        """Make any node (an old primary, say) a replica of ``of`` (the primary): rewound or cloned."""
         node, upstream = self._node(which), self._primary if of is None else self._node(of)
         await self.stop(node)
         # pg_rewind reads the source's timeline from its last checkpoint, which a promotion does not wait for.
@@ -161,27 +159,27 @@ class Cluster:
         await replication.add_slot(upstream, node)
         self._attach(node, upstream)
         node.link.heal()
-        await _blocking(node.server.rejoin, self._upstream(node.name, node.link))
+        await blocking(node.server.rejoin, self._login.upstream(node.name, node.link.address))
         await self.start(node)
         await replication.streams(node)
 
-    async def terminate_backends(self, which: str | Node) -> int:
+    async def terminate_backends(self, which: Which) -> int:
         """End every client session on a node (SQLSTATE 57P01), and return how many there were."""
         return await replication.terminate(self._node(which))
 
-    async def cut(self, which: str | Node) -> None:
-        """Take a node off the clients' network: open connections are reset, new ones refused. It still replicates."""
+    async def cut(self, which: Which) -> None:
+        """Cut a node off its clients: open connections are reset, new ones refused. It still replicates."""
         self._node(which).proxy.cut()
 
-    async def black_hole(self, which: str | Node) -> None:
+    async def black_hole(self, which: Which) -> None:
         """Let the network before a node swallow everything: connections stay open and nothing answers."""
         self._node(which).proxy.black_hole()
 
-    async def partition(self, which: str | Node) -> None:
+    async def partition(self, which: Which) -> None:
         """Cut a replica off its upstream; clients still reach it, and it falls behind."""
         self._node(which).link.cut()
 
-    async def heal(self, which: str | Node | None = None) -> None:
+    async def heal(self, which: Which | None = None) -> None:
         """Undo ``cut``, ``black_hole`` and ``partition`` for one node, or for all."""
         for node in self._nodes.values() if which is None else (self._node(which),):
             node.proxy.heal()
@@ -197,12 +195,12 @@ class Cluster:
         """
         target = await replication.position(self._primary)
         followers = [n for n in self.replicas if n.upstream is self._primary and n.running and n.link.passing]
-        await _all(*(replication.replayed(node, target, timeout) for node in followers))
+        await together(*(replication.replayed(node, target, timeout) for node in followers))
 
     async def _open(self) -> None:
-        self._backend = backend = await _blocking(self._choose)
+        backend = await blocking(self._choose_backend)
         self.version, self.origin = backend.version, backend.origin
-        server = await _blocking(
+        server = await blocking(
             lambda: backend.create_primary(
                 "primary", user=self._login.user, password=self._login.password, settings=self._settings
             )
@@ -212,36 +210,36 @@ class Cluster:
         self._nodes["primary"] = self._primary
         names = [f"replica-{number}" for number in range(1, self._count + 1)]
         await replication.prepare(self._primary, self._login.database, names)
-        replicas = await _all(*(self._replica(name, backend) for name in names))
+        replicas = await together(*(self._replica(name, backend) for name in names))
         self._nodes.update({node.name: node for node in replicas})
-        await _all(*(replication.streams(node) for node in replicas))
+        await together(*(replication.streams(node) for node in replicas))
 
     async def _replica(self, name: str, backend: Backend) -> Node:
         link = self._proxy(Proxy(self._primary.server.address, host=backend.gateway, counting=False))
-        server = await _blocking(backend.create_replica, name, self._upstream(name, link))
+        server = await blocking(backend.create_replica, name, self._login.upstream(name, link.address))
         node = Node(name, server, self._proxy(Proxy(server.address)), link, self._login)
         node.upstream = self._primary
         return node
 
     async def _close(self) -> None:
-        for proxy in self._proxies:
-            await proxy.close()
-        if self._backend is not None:
-            await _blocking(self._backend.close)
+        try:
+            for proxy in self._proxies:
+                await proxy.close()
+        finally:
+            if self._backend is not None:
+                await blocking(self._backend.close)
 
-    def _node(self, which: str | Node) -> Node:
+    def _choose_backend(self) -> Backend:
+        self._backend = self._choose()  # kept here: a cancelled caller never sees what this returns
+        return self._backend
+
+    def _node(self, which: Which) -> Node:
         return which if isinstance(which, Node) else self._nodes[which]
 
     def _proxy(self, proxy: Proxy) -> Proxy:
         proxy.open()
         self._proxies.append(proxy)
         return proxy
-
-    def _upstream(self, name: str, link: Proxy) -> Upstream:
-        return Upstream(
-            address=link.address, slot=replication.slot(name), user=self._login.user,
-            password=self._login.password, application_name=name,
-        )  # fmt: skip
 
     def _attach(self, node: Node, upstream: Node) -> None:
         node.upstream = upstream
@@ -257,22 +255,3 @@ class Cluster:
 
 def _setting(value: str | float) -> str:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
-
-
-async def _blocking(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run it in a thread. When cancelled, wait for its end all the same: nobody may clean up under its feet."""
-    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
-
-
-async def _all(*work: Coroutine[Any, Any, T]) -> list[T]:
-    """Run all of it at once, to the end; then raise the first error there was."""
-    results = await asyncio.gather(*work, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in results if not isinstance(result, BaseException)]

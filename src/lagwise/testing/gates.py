@@ -5,13 +5,29 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
 
+@overload
 async def wait_until(
-    predicate: Callable[[], T | Awaitable[T]],
+    predicate: Callable[[], Awaitable[T]],
+    *,
+    timeout: float = ...,  # noqa: ASYNC109 - see below
+    what: str = ...,
+    interval: float = ...,
+) -> T: ...
+@overload
+async def wait_until(
+    predicate: Callable[[], T],
+    *,
+    timeout: float = ...,  # noqa: ASYNC109 - see below
+    what: str = ...,
+    interval: float = ...,
+) -> T: ...
+async def wait_until(
+    predicate: Callable[[], Awaitable[T]] | Callable[[], T],
     *,
     timeout: float = 10.0,  # noqa: ASYNC109 - the message must say what was waited for; asyncio.timeout cannot
     what: str = "",

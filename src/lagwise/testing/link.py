@@ -36,7 +36,7 @@ class Framing:
         self._skip = 0
 
     def from_client(self, data: bytes) -> None:
-        """Only the start of what a client sends matters: it says whether the answer starts with a bare byte."""
+        """Only the start matters: it says whether the answer begins with a bare byte, and who asks."""
         if self._started or self.opaque:
             return
         self._first += data
@@ -170,20 +170,25 @@ class End(asyncio.Protocol):
         self.gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio's call: there is a socket."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.pause_reading()  # until the other end is there
 
     def data_received(self, data: bytes) -> None:
+        """Asyncio's call: there are bytes."""
         self._link.received(self, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio's call: the socket is gone."""
         self.gone = True
         self._link.ended(self, exc)
 
     def pause_writing(self) -> None:
+        """Asyncio's call: this end takes no more for now, so read no more at the other."""
         self._other.read(False)
 
     def resume_writing(self) -> None:
+        """Asyncio's call: this end takes more."""
         self._other.read(not self._link.proxy.frozen)
 
     @property
@@ -191,18 +196,22 @@ class End(asyncio.Protocol):
         return self._link.server if self is self._link.client else self._link.client
 
     def read(self, on: bool) -> None:
+        """Read from the socket, or let it pile up."""
         if self.transport is not None and not self.transport.is_closing():
             (self.transport.resume_reading if on else self.transport.pause_reading)()
 
     def write(self, data: bytes) -> None:
+        """Send, if there is anybody."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 
     def close(self) -> None:
+        """Close when all is sent."""
         if self.transport is not None:
             self.transport.close()
 
     def abort(self) -> None:
+        """Close now, with a TCP reset."""
         if self.transport is None or self.gone:
             return
         sock = self.transport.get_extra_info("socket")

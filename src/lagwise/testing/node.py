@@ -5,13 +5,45 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, cast
 
-from lagwise.testing.backend import Address, Server
+import asyncpg  # type: ignore[import-untyped]
+
+from lagwise.testing.backend import Address, Server, Upstream
 from lagwise.testing.proxy import Proxy
 
-if TYPE_CHECKING:
-    import asyncpg
+
+def slot_of(name: str) -> str:
+    """The replication slot of a node: ``replica_1``."""
+    return name.replace("-", "_")
+
+
+class Row(Protocol):
+    """A row, by column name or by number."""
+
+    def __getitem__(self, column: str | int) -> Any:
+        """One value."""
+        ...
+
+
+class Connection(Protocol):
+    """The part of an asyncpg connection that is used here; asyncpg itself is not typed."""
+
+    async def fetchval(self, query: str, *args: object) -> Any:
+        """The first column of the first row; None without a row."""
+        ...
+
+    async def fetchrow(self, query: str, *args: object) -> Row | None:
+        """The first row, if there is one."""
+        ...
+
+    async def fetch(self, query: str, *args: object) -> list[Row]:
+        """All rows."""
+        ...
+
+    async def execute(self, query: str, *args: object) -> str:
+        """Run a statement; the command tag."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +53,12 @@ class Login:
     user: str
     password: str = field(repr=False)
     database: str = "app"
+
+    def upstream(self, name: str, address: Address) -> Upstream:
+        """What the node called ``name`` follows, reached at ``address``."""
+        return Upstream(
+            address=address, slot=slot_of(name), user=self.user, password=self.password, application_name=name
+        )
 
 
 class Node:
@@ -62,10 +100,8 @@ class Node:
         return self.server.running
 
     @asynccontextmanager
-    async def connect(self, database: str | None = None) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    async def connect(self, database: str | None = None) -> AsyncIterator[Connection]:
         """A direct asyncpg connection, closed at the end."""
-        import asyncpg  # noqa: PLC0415 - so that importing lagwise.testing stays cheap
-
         host, port = self.server.address
         connection = await asyncpg.connect(
             host=host, port=port, user=self._login.user, password=self._login.password,
@@ -73,16 +109,16 @@ class Node:
             server_settings={"application_name": "lagwise.testing"},
         )  # fmt: skip
         try:
-            yield connection
+            yield cast("Connection", connection)
         finally:
             await connection.close(timeout=5)
 
-    async def fetchval(self, sql: str, *args: object) -> Any:  # noqa: ANN401 - whatever the server answers
+    async def fetchval(self, sql: str, *args: object) -> Any:
         """The first column of the first row, asked of the server itself; None without a row."""
         async with self.connect() as connection:
             return await connection.fetchval(sql, *args)
 
-    async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
         """All rows, asked of the server itself."""
         async with self.connect() as connection:
             return await connection.fetch(sql, *args)

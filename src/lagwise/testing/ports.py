@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import sys
 
-# A second socket on the same address, with SO_REUSEADDR on both: Linux allows it until one of them listens, BSD and
-# macOS never. While the first one stays bound, no other process is given the port (bind to 0 and connect skip it).
+# A second socket on the same address, with SO_REUSEADDR on both: Linux allows it until one of them listens,
+# BSD and macOS never. While the first stays bound, nobody is given the port (bind to 0 and connect skip it).
 HOLDS = sys.platform.startswith("linux")
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -25,14 +26,12 @@ def alive(pid: int) -> bool:
 
 def kill(pid: int) -> None:
     """SIGKILL, when it is still there."""
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, late: Callable[[], Exception]) -> None:
-    """Poll ``condition`` every 10 ms, in the calling thread; raise what ``late`` makes when ``seconds`` have passed."""
+    """Poll ``condition`` every 10 ms in the calling thread; after ``seconds`` raise what ``late`` makes."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -64,9 +63,8 @@ def _table() -> Iterator[tuple[int, int, str]]:
                 state, ppid = stat.rpartition(")")[2].split()[:2]  # the name before may hold blanks
                 yield int(entry.name), int(ppid), state
         return
-    listing = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid=,state="], capture_output=True, text=True, check=True
-    )  # noqa: S607 - wherever ps is
+    command = ["ps", "-A", "-o", "pid=,ppid=,state="]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - a constant
     for line in listing.stdout.splitlines():
         pid, parent, state = line.split()
         yield int(pid), int(parent), state

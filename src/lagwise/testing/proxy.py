@@ -1,4 +1,4 @@
-"""A TCP proxy in front of one server: it counts round trips at the wire, and it breaks the network on demand."""
+"""A TCP proxy before one server: it counts round trips at the wire, and breaks the network on demand."""
 
 from __future__ import annotations
 
@@ -92,14 +92,14 @@ class Proxy:
         self.by_application: Counter[str] = Counter()
 
     def freeze(self) -> None:
-        """Hold everything back, both ways; sockets stay open. ``heal()`` delivers it, as retransmission would."""
+        """Hold everything back, both ways; sockets stay open. ``heal()`` delivers it, as TCP would."""
         self.frozen = True
         self._thawed.clear()
         for link in self._links:
             link.hold()
 
     def black_hole(self) -> None:
-        """Swallow every byte both ways; sockets stay open. ``heal()`` resets the connections that lost any."""
+        """Swallow every byte; sockets stay open. ``heal()`` resets the connections that lost any."""
         self.swallowing = True
         self._thawed.clear()
 
@@ -110,7 +110,7 @@ class Proxy:
             link.abort()
 
     def refuse(self) -> None:
-        """Refuse new connections; open ones go on. The port stays ours, so that nobody else can answer on it."""
+        """Refuse new connections; open ones go on. The port stays ours: nobody else can answer on it."""
         if not self._listening:
             return
         self._stop_listening()

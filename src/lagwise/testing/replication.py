@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lagwise.testing.gates import wait_until
-from lagwise.testing.node import Node
+from lagwise.testing.node import Node, slot_of
 
 _PAGE, _PAGE_HEADER, _SEGMENT_HEADER = 8192, 24, 40  # bytes
-
-
-def slot(name: str) -> str:
-    """The replication slot of a node: ``replica_1``."""
-    return name.replace("-", "_")
 
 
 async def prepare(primary: Node, database: str, names: Iterable[str]) -> None:
@@ -21,7 +16,7 @@ async def prepare(primary: Node, database: str, names: Iterable[str]) -> None:
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
             await connection.execute(f'CREATE DATABASE "{database}"')
         for name in names:
-            await connection.execute("SELECT pg_create_physical_replication_slot($1, true)", slot(name))
+            await connection.execute("SELECT pg_create_physical_replication_slot($1, true)", slot_of(name))
 
 
 async def add_slot(upstream: Node, node: Node) -> None:
@@ -29,7 +24,7 @@ async def add_slot(upstream: Node, node: Node) -> None:
     await upstream.execute(
         "SELECT pg_create_physical_replication_slot($1, true) "
         "WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)",
-        slot(node.name),
+        slot_of(node.name),
     )
 
 
@@ -47,10 +42,11 @@ async def streams(node: Node, timeout: float = 10.0) -> None:  # noqa: ASYNC109 
 
 
 async def position(primary: Node) -> int:
-    """How far the primary has written, as something a replica can reach; what is not flushed yet is made to be."""
+    """How far the primary has written; and flush it, so that a replica can get there."""
     async with primary.connect() as connection:
         query = (
-            "SELECT pg_current_wal_insert_lsn() - '0/0' AS inserted, pg_current_wal_flush_lsn() - '0/0' AS flushed, "
+            "SELECT pg_current_wal_insert_lsn() - '0/0' AS inserted, "
+            "pg_current_wal_flush_lsn() - '0/0' AS flushed, "
             "pg_size_bytes(current_setting('wal_segment_size')) AS segment"
         )
         row = await connection.fetchrow(query)
@@ -68,19 +64,19 @@ async def position(primary: Node) -> int:
 
 async def replayed(node: Node, target: int, timeout: float) -> None:  # noqa: ASYNC109 - named in the error
     """Wait until a replica shows all up to ``target``, or is paused, or is no replica any more."""
+    seen = 0
     async with node.connect() as connection:
 
         async def there() -> bool:
             nonlocal seen
             row = await connection.fetchrow(
-                "SELECT CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE true END AS exempt, "
-                "coalesce(pg_last_wal_replay_lsn() - '0/0', 0) AS replayed"
+                "SELECT CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE true END AS exempt,"
+                " coalesce(pg_last_wal_replay_lsn() - '0/0', 0) AS replayed"
             )
             assert row is not None
             seen = int(row["replayed"])
             return bool(row["exempt"]) or seen >= target
 
-        seen = 0
         try:
             await wait_until(there, timeout=timeout, what=f"{node.name} has caught up")
         except TimeoutError as late:
@@ -101,8 +97,8 @@ async def pause(node: Node) -> None:
 async def configure(node: Node, setting: str, value: str) -> None:
     """ALTER SYSTEM and reload, and wait until the server has read it.
 
-    The postmaster tells its children (the startup process among them) before it forks for a new session, so a new
-    session that sees the change comes after all of them were told.
+    The postmaster tells its children (the startup process among them) before it forks for a new session, so
+    a new session that sees the change comes after all of them were told.
     """
     async with node.connect() as connection:
         loaded = await connection.fetchval("SELECT pg_conf_load_time()")

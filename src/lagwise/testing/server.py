@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from lagwise.testing.account import Account
@@ -97,7 +98,7 @@ class LocalServer:
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def rejoin(self, upstream: Upstream) -> None:
-        """Become a standby of ``upstream``: rewound where pg_rewind is there and agrees, cloned again otherwise."""
+        """Become a standby of ``upstream``: rewound if pg_rewind is there and agrees, else cloned again."""
         assert not self.running
         own = self.data / "postgresql.auto.conf"
         kept = own.read_text() if own.exists() else ""
@@ -110,15 +111,16 @@ class LocalServer:
         """Replace the data by a copy of the upstream's, taken over the address it will stream from."""
         discard(self.data)
         self.run(
-            "pg_basebackup", "--pgdata", str(self.data), "--dbname", upstream.conninfo, "--slot", upstream.slot,
+            "pg_basebackup", "--pgdata", str(self.data), "--dbname", upstream.conninfo,
+            "--slot", upstream.slot,
             "--wal-method=stream", "--checkpoint=fast", "--no-sync", "--no-manifest", "--no-verify-checksums",
         )  # fmt: skip
 
     def point_at(self, upstream: Upstream) -> None:
         """Follow ``upstream`` from the next start on.
 
-        Written here, not by ``-R``: a newer pg_basebackup writes connection options an older server rejects, and
-        pg_rewind copies the source's slot name.
+        Written here, not by ``-R``: a newer pg_basebackup writes connection options an older server rejects,
+        and pg_rewind copies the source's slot name.
         """
         signal_file = self.data / "standby.signal"
         signal_file.touch()
@@ -160,10 +162,8 @@ class LocalServer:
             try:
                 self._reap("did not quit", 5.0)
             except ClusterError:
-                try:
+                with suppress(ClusterError):  # nothing more can be done; the other servers must still end
                     self.kill()
-                except ClusterError:
-                    pass  # nothing more can be done, and the other servers must still be ended
         self._port.release()
 
     def _launch(self) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lagwise.testing.account import Account
 
-# Reads until the pipe closes, which the kernel does for us however we die (SIGKILL, os._exit, a crash). SIGQUIT is
-# PostgreSQL's immediate shutdown: the postmaster ends its children itself.
+# Reads until the pipe closes, which the kernel does for us however we die (SIGKILL, os._exit, a crash).
+# SIGQUIT is PostgreSQL's immediate shutdown: the postmaster ends its children itself.
 _SCRIPT = """
 while read -r _; do :; done
 cd /
@@ -26,7 +26,7 @@ rm -rf "$1"
 
 
 class Watchdog:
-    """Waits at the end of a pipe for this process to end, then stops the servers under ``root`` and deletes it."""
+    """Waits for this process to end, then stops the servers under ``root`` and deletes it."""
 
     def __init__(self, root: Path, account: Account) -> None:
         self._root = root
