@@ -113,9 +113,10 @@ def reachable(binaries: Binaries, account: Account) -> Binaries:
     A checkout in root's home (mode 0700) is out of reach for the account root lends. The copy keeps the
     layout, because the programs find ``share`` and the wheel's ``NAME.libs`` relative to themselves.
     """
-    if account.reaches(binaries.path):
-        return binaries
-    prefix = binaries.path.resolve().parent
+    real = binaries.path.resolve()  # past symbolic links in places that are out of reach themselves
+    if account.reaches(real):
+        return replace(binaries, path=real)
+    prefix = real.parent
     mark = f"{binaries.program('postgres')} {Path(binaries.program('postgres')).stat().st_mtime_ns}"
     digest = hashlib.sha256(mark.encode()).hexdigest()[:12]
     copy = _temporary(account) / f"lagwise-pg-{binaries.version}-{digest}"
@@ -142,7 +143,7 @@ def reachable(binaries: Binaries, account: Account) -> Binaries:
     if about.st_uid != os.geteuid() or about.st_mode & 0o022 or not stat.S_ISDIR(about.st_mode):
         message = f"{copy} is not ours alone, so nothing in it will be run. Remove it."
         raise ClusterError(message)
-    return replace(binaries, path=copy / prefix.parent.name / prefix.name / binaries.path.name)
+    return replace(binaries, path=copy / prefix.parent.name / prefix.name / real.name)
 
 
 def _temporary(account: Account) -> Path:

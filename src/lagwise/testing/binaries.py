@@ -67,19 +67,23 @@ def find_binaries(major: int | None = None, *, environ: Mapping[str, str] | None
     major = major if major is not None else _asked_major(env)
     if named := env.get("LAGWISE_PG_BIN"):
         return _named(Path(named).expanduser(), major)
-    looked: list[str] = []
+    looked: dict[Path, str] = {}
     for directory, origin in _candidates():
+        if directory in looked:
+            continue
         version = _version(directory)
         if version is None:
-            looked.append(f"{directory} ({_lacking(directory)})")
+            looked[directory] = f"{directory}: {_lacking(directory)}"
         elif major is not None and _major(version) != major:
-            looked.append(f"{directory} (is {version})")
+            looked[directory] = f"{directory}: {version}"
         else:
             return Binaries(directory, version, origin)
-    wanted = "PostgreSQL server" if major is None else f"PostgreSQL {major} server"
+    wanted = "PostgreSQL" if major is None else f"PostgreSQL {major}"
     places = ", ".join(["pg_config", *VERSIONED, "the [embedded] wheel"])
-    found = f" Found and not used: {'; '.join(looked)}." if looked else ""
-    message = f"No {wanted} (initdb, postgres, pg_basebackup) found. Looked at {places}.{found} {_REMEDIES}"
+    found = f" Found, and no use: {'; '.join(looked.values())}." if looked else ""
+    message = (
+        f"No {wanted} server (initdb, postgres, pg_basebackup) found. Looked at {places}.{found} {_REMEDIES}"
+    )
     raise BinariesNotFound(message)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -56,7 +56,7 @@ class Cluster:
             raise ValueError(message)
         self._count = replicas
         self._settings = {key: _setting(value) for key, value in (settings or {}).items()}
-        self._choose = lambda: backend or choose_backend(binaries, major=major)
+        self._choose: Callable[[], Backend] = lambda: backend or choose_backend(binaries, major=major)
         self._login = Login("lagwise", secrets.token_hex(8))
         self._nodes: dict[str, Node] = {}
         self._proxies: list[Proxy] = []
@@ -145,7 +145,7 @@ class Cluster:
         """
         node, upstream = self._node(which), self._primary if of is None else self._node(of)
         await replication.add_slot(upstream, node)
-        self._attach(node, upstream)
+        node.attach(upstream)
         node.link.reset()
         if node.running and node.link.passing:
             await replication.streams(node)
@@ -157,7 +157,7 @@ class Cluster:
         # pg_rewind reads the source's timeline from its last checkpoint, which a promotion does not wait for.
         await upstream.execute("CHECKPOINT")
         await replication.add_slot(upstream, node)
-        self._attach(node, upstream)
+        node.attach(upstream)
         node.link.heal()
         await blocking(node.server.rejoin, self._login.upstream(node.name, node.link.address))
         await self.start(node)
@@ -218,7 +218,7 @@ class Cluster:
         link = self._proxy(Proxy(self._primary.server.address, host=backend.gateway, counting=False))
         server = await blocking(backend.create_replica, name, self._login.upstream(name, link.address))
         node = Node(name, server, self._proxy(Proxy(server.address)), link, self._login)
-        node.upstream = self._primary
+        node.attach(self._primary)
         return node
 
     async def _close(self) -> None:
@@ -240,10 +240,6 @@ class Cluster:
         proxy.open()
         self._proxies.append(proxy)
         return proxy
-
-    def _attach(self, node: Node, upstream: Node) -> None:
-        node.upstream = upstream
-        node.link.target = upstream.server.address
 
     def _route(self, started: Node) -> None:
         """Point the proxies at a node that may have come back on another port."""

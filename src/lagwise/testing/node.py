@@ -99,6 +99,11 @@ class Node:
         """Whether the server's process is there."""
         return self.server.running
 
+    def attach(self, upstream: Node) -> None:
+        """Let the link lead to ``upstream``, from its next connection on."""
+        self.upstream = upstream
+        self.link.target = upstream.server.address
+
     @asynccontextmanager
     async def connect(self, database: str | None = None) -> AsyncIterator[Connection]:
         """A direct asyncpg connection, closed at the end."""

@@ -1,0 +1,24 @@
+"""The command ``lagwise``, and ``python -m lagwise``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+# What the `cli` extra brings; checked before anything of it is imported, so that the answer is one line.
+_NEEDED = ("typer", "rich")
+
+
+def main() -> None:
+    """Run the command line, or say what to install: exit status 2."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.stderr.write(f"lagwise: {' and '.join(missing)} missing; run `pip install lagwise[cli]`\n")
+        raise SystemExit(2)
+    from lagwise.cli import app  # noqa: PLC0415 - needs the extra
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""The command line: one typer application, one module per command."""
+
+from __future__ import annotations
+
+import typer
+
+from lagwise.cli import cluster
+
+app = typer.Typer(
+    name="lagwise",
+    help="Read from PostgreSQL replicas without reading the past.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cluster.app, name="cluster")
