@@ -1,0 +1,111 @@
+"""The ASGI middleware that carries a client's causality from one request to the next."""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+from lagwise.causality import Causality
+from lagwise.errors import InvalidToken
+from lagwise.seal import Seal
+from lagwise.token import CausalToken, merged
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_log = logging.getLogger("lagwise")
+_SCOPE = "lagwise.causality"
+_COOKIE = "lagwise"
+_HEADER = b"lagwise-token"
+_ROUTE_HEADER = b"lagwise-route"
+
+
+class CausalityMiddleware:
+    """Gives every request the causal token its client brought, and every client that wrote the new one.
+
+    Args:
+        app: the application.
+        secret: signs the token; a list rotates: the first signs, all verify.
+        secure: mark the cookie Secure: for sites served over HTTPS only.
+        path, domain: of the cookie.
+        route_header: answer `Lagwise-Route: replica-1; reason=caught-up`, for debugging.
+
+    Raises:
+        ValueError: no secret.
+
+    A token that was forged, cut or made elsewhere is no error: the request goes on as a new client's.
+    """
+
+    __module__ = "lagwise.asgi"
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        secret: str | Sequence[str],
+        secure: bool = False,
+        path: str = "/",
+        domain: str | None = None,
+        route_header: bool = False,
+    ) -> None:
+        self.app = app
+        self._seal = Seal(secret)
+        self._cookie_ending = f"; HttpOnly; Path={path}; SameSite=lax"
+        self._cookie_ending += f"; Domain={domain}" if domain else ""
+        self._cookie_ending += "; Secure" if secure else ""
+        self._route_header = route_header
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application inside the client's causality."""
+        if scope["type"] not in {"http", "websocket"} or _SCOPE in scope:
+            await self.app(scope, receive, send)
+            return
+        # One mutable object, reachable from whatever copies the scope or the context on the way down.
+        with Causality(self._brought(scope)) as seen:
+            scope[_SCOPE] = seen
+
+            async def sending(message: Message) -> None:
+                if message["type"] in {"http.response.start", "websocket.accept"}:
+                    self._answer(message, seen)
+                await send(message)
+
+            await self.app(scope, receive, sending)
+
+    def _brought(self, scope: Scope) -> CausalToken:
+        """The token of cookie and header together: the greater counts, not the later."""
+        texts = []
+        for name, value in scope["headers"]:
+            if name == _HEADER:
+                texts += value.decode("latin-1").split(",")
+            elif name == b"cookie":
+                texts += _cookies(value.decode("latin-1"))
+        return merged(self._verified(text.strip()) for text in texts)
+
+    def _verified(self, text: str) -> CausalToken:
+        try:
+            return self._seal.opened(text)
+        except InvalidToken as error:
+            _log.debug("token-ignored", extra={"reason": str(error)})
+            return CausalToken()
+
+    def _answer(self, message: Message, seen: Causality) -> None:
+        headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+        if seen.wrote:
+            text = self._seal.sealed(seen.token)
+            age = max(1, math.ceil(seen.window))
+            headers.append((_HEADER, text.encode()))
+            headers.append((b"set-cookie", f"{_COOKIE}={text}; Max-Age={age}{self._cookie_ending}".encode()))
+            if not any(name.lower() == b"cache-control" for name, _ in headers):
+                # A shared cache that kept this answer would hand one client's token to all.
+                headers.append((b"cache-control", b"private"))
+        if self._route_header and seen.routes:
+            headers.append((_ROUTE_HEADER, ", ".join(dict.fromkeys(seen.routes)).encode()))
+        message["headers"] = headers
+
+
+def _cookies(header: str) -> list[str]:
+    """Every cookie of our name: a client may hold one for each path or domain it was set on."""
+    return [value for name, _, value in (pair.strip().partition("=") for pair in header.split(";")) if name == _COOKIE]

@@ -1,0 +1,115 @@
+"""What one client has seen so far, carried through a request, a job or a script by a context variable."""
+
+import time
+from contextvars import ContextVar, Token
+from types import TracebackType
+
+from lagwise.token import CausalToken, Position
+from lagwise.view import Reading
+
+_current: ContextVar["Causality | None"] = ContextVar("lagwise_causality", default=None)
+# Clusters that Routers of this process have met. A token's entry for another one is not an error: it may
+# belong to another service's database, or to this one before it was moved.
+known_systems: set[int] = set()
+
+
+class Causality:
+    """Reads inside the `with` block see the writes that `token` stands for, and those made in the block.
+
+    `token` is a `CausalToken`, its text (signed or not), or None to start with nothing seen. Text from
+    outside the application must be verified first; `CausalityMiddleware` does that for requests.
+
+    Raises:
+        InvalidToken: the text is not a causal token.
+
+    >>> with Causality(None) as seen:
+    ...     str(seen.token)
+    ''
+    """
+
+    __module__ = "lagwise"
+
+    def __init__(self, token: CausalToken | str | None = None) -> None:
+        if isinstance(token, str):
+            # What follows the dot is the signature that the middleware added.
+            token = CausalToken.parse(token.partition(".")[0])
+        self._seen = token or CausalToken()
+        self._pending: set[Commit] = set()
+        self._entered: list[Token[Causality | None]] = []
+        self._grew = False
+        self.window = 0.0
+        """The longest sticky window of the writes made here, seconds."""
+        self.routes: list[str] = []
+        """Where the sessions opened here went, and why."""
+
+    @classmethod
+    def current(cls) -> "Causality | None":
+        """The innermost causality of this task, if there is one."""
+        return _current.get()
+
+    @property
+    def token(self) -> CausalToken:
+        """Everything seen so far; commits under way, or cut off, count as in doubt from now on."""
+        if not self._pending:
+            return self._seen
+        now = _whole_seconds()
+        return self._seen.including(Position(system=commit.system, in_doubt_at=now) for commit in self._pending)
+
+    @property
+    def wrote(self) -> bool:
+        """Whether something was written here, or may have been."""
+        return self._grew or bool(self._pending)
+
+    def committing(self, system: int, window: float) -> "Commit":
+        """A COMMIT is about to be sent: from here on it is in doubt until the handle says otherwise."""
+        commit = Commit(self, system)
+        self._pending.add(commit)
+        self.window = max(self.window, window)
+        return commit
+
+    def _settle(self, commit: "Commit", position: Position | None) -> None:
+        if commit not in self._pending:
+            return
+        self._pending.discard(commit)
+        if position is not None:
+            self._grew = True
+            self._seen = self._seen.including([position])
+
+    def __enter__(self) -> "Causality":
+        self._entered.append(_current.set(self))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.reset(self._entered.pop())
+
+
+class Commit:
+    """One commit that a causality waits to hear of. Not hearing is the conservative answer."""
+
+    __slots__ = ("_causality", "system")
+
+    def __init__(self, causality: Causality, system: int) -> None:
+        self._causality = causality
+        self.system = system
+
+    def at(self, reading: Reading) -> None:
+        """It succeeded, and this reading of the primary was asked for afterwards."""
+        self._causality._settle(
+            self,
+            Position(system=reading.system, timeline=reading.timeline, lsn=reading.lsn, issued_at=_whole_seconds()),
+        )
+
+    def unplaced(self) -> None:
+        """It succeeded, or may have, and where is not known."""
+        self._causality._settle(self, Position(system=self.system, in_doubt_at=_whole_seconds()))
+
+    def refused(self) -> None:
+        """The server said no: nothing was written."""
+        self._causality._settle(self, None)
+
+
+def _whole_seconds() -> int:
+    """The epoch time rounded up: a token may live a second longer, not shorter."""
+    return int(-(-time.time() // 1))

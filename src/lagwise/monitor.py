@@ -1,0 +1,164 @@
+"""One task that reads every node and publishes the View; readers wait for the next one."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from math import inf
+
+from lagwise.policy import Policy
+from lagwise.probe import Prober
+from lagwise.view import Node, Reading, View
+
+_log = logging.getLogger("lagwise")
+_GAP = 0.002  # seconds between two probes of a node that readers wait for, however many wait
+
+
+@dataclass(slots=True, eq=False)
+class _Watch:
+    """The reading loop of one node: sequential, so that no two probes of a node are ever in flight."""
+
+    prober: Prober
+    wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    started_at: float = -inf
+    failed_at: float = -inf
+    finished_at: float = -inf
+
+
+class Monitor:
+    """Watches the nodes. `view` is the latest picture; it is replaced, never changed."""
+
+    def __init__(self, view: View, probers: Mapping[str, Prober], policy: Policy, clock: Callable[[], float]) -> None:
+        self.view = view
+        self.clock = clock
+        self._policy = policy
+        self._watches = {name: _Watch(prober) for name, prober in probers.items()}
+        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start watching; returns when every node has answered or failed once, at most two time-outs later."""
+        self._task = asyncio.create_task(self._run(), name="lagwise-monitor")
+        deadline = self.clock() + 2 * self._policy.probe_timeout
+        await self.until(lambda: all(watch.finished_at > -inf for watch in self._watches.values()), deadline)
+
+    async def stop(self) -> None:
+        """Stop watching, and wait until the task and its connections are gone."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def until(self, satisfied: Callable[[], bool], deadline: float) -> bool:
+        """Wait until `satisfied()`, which is asked at every reading; False at `deadline`, monotonic seconds.
+
+        Check, subscribe, check again: the future is taken before the check, with no await in between.
+        """
+        while True:
+            changed = self._changed
+            if satisfied():
+                return True
+            left = deadline - self.clock()
+            if left <= 0:
+                return False
+            await asyncio.wait((changed,), timeout=left)
+
+    async def after(self, name: str, moment: float, deadline: float) -> Reading | None:
+        """A reading of this node that was asked for after `moment`, or None when that fails.
+
+        Callers share readings: whoever arrives while one is in flight gets the next.
+        """
+        watch = self._watches[name]
+
+        def settled() -> bool:
+            if watch.failed_at >= moment:
+                return True
+            reading = self.view.node(name).reading
+            if reading is not None and reading.at >= moment:
+                return True
+            watch.wanted.set()
+            return False
+
+        await self.until(settled, deadline)
+        reading = self.view.node(name).reading
+        return reading if reading is not None and reading.at >= moment else None
+
+    async def settled(self, moment: float, deadline: float) -> None:
+        """Wait until every unreachable node has been tried again since `moment`."""
+
+        def tried() -> bool:
+            waiting = [
+                n.name for n in self.view.nodes if n.reading is None and self._watches[n.name].finished_at < moment
+            ]
+            for name in waiting:
+                self._watches[name].wanted.set()
+            return not waiting
+
+        await self.until(tried, deadline)
+
+    def hurry(self, names: Mapping[str, object] | tuple[str, ...]) -> None:
+        """Ask for a newer reading of these nodes than the interval would bring; paced for all who ask."""
+        now = self.clock()
+        for name in names:
+            watch = self._watches[name]
+            if now - watch.started_at >= _GAP:
+                watch.wanted.set()
+
+    def lost(self, name: str, error: str) -> None:
+        """A request lost this node: forget its reading until the next probe, which is due at once."""
+        node = self.view.node(name)
+        if node.reading is not None:
+            self._publish(replace(node, reading=None, error=error))
+        self._watches[name].wanted.set()
+
+    def drain(self, name: str, *, drained: bool) -> None:
+        """Take a replica out of rotation, or let it back."""
+        self._publish(replace(self.view.node(name), drained=drained))
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for name, watch in self._watches.items():
+                group.create_task(self._keep_reading(name, watch), name=f"lagwise-monitor-{name}")
+
+    async def _keep_reading(self, name: str, watch: _Watch) -> None:
+        try:
+            while True:
+                watch.wanted.clear()
+                watch.started_at = self.clock()
+                await self._read(name, watch)
+                # Jitter, so that many processes do not probe in step.
+                pause = self._policy.probe_interval * random.uniform(0.9, 1.1)  # noqa: S311 - not a secret
+                await _at_most(watch.wanted.wait(), pause)
+        finally:
+            await watch.prober.close()
+
+    async def _read(self, name: str, watch: _Watch) -> None:
+        started = watch.started_at
+        try:
+            reading = await watch.prober.read()
+        except Exception as error:
+            watch.failed_at, watch.finished_at = started, self.clock()
+            self._publish(replace(self.view.node(name), reading=None, error=type(error).__name__))
+        else:
+            watch.finished_at = self.clock()
+            self._publish(replace(self.view.node(name), reading=reading, error=None))
+
+    def _publish(self, node: Node) -> None:
+        before = self.view
+        self.view = View.of((node if known.name == node.name else known for known in before.nodes), before)
+        for was, now in zip(before.nodes, self.view.nodes, strict=True):
+            if was.standing is not now.standing:
+                _log.info(
+                    "node-changed",
+                    extra={"node": now.name, "standing": str(now.standing), "error": now.error},
+                )
+        changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
+        changed.set_result(None)
+
+
+async def _at_most(awaitable: Awaitable[object], seconds: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await awaitable

@@ -1,0 +1,53 @@
+"""How stale a read may be, how long to wait for freshness, and what to do when there is none."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+WithoutPrimary = Literal["serve", "refuse"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One frozen, validated choice for a Router. All durations are seconds.
+
+    `sticky_window >= max_lag` is what makes a forgotten token harmless: when it has expired, every
+    replica in rotation is younger than the write it stood for.
+
+    Raises:
+        ValueError: a setting is out of range; the message names it and the remedy.
+    """
+
+    max_lag: float = 5.0
+    """A replica staler than this leaves the rotation and comes back by itself."""
+    sticky_window: float = 5.0
+    """How long a client's token is kept after its write; at least `max_lag`."""
+    catch_up: float = 0.05
+    """How long a read may wait for a replica to reach its floor before it goes to the primary."""
+    probe_interval: float = 0.5
+    """Time between two probes of a node."""
+    probe_timeout: float = 0.5
+    """How long one probe, or the connection it needs, may take."""
+    fall_back: bool = True
+    """Whether reads may use the primary when no replica qualifies; otherwise `NoReplica`."""
+    without_primary: WithoutPrimary = "serve"
+    """While no primary can be seen: serve reads from replicas of unknown staleness, or refuse them."""
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a number of seconds, not {value!r}")
+            if value < least or (name in _POSITIVE and value == 0):
+                raise ValueError(f"{name} must be {'above' if name in _POSITIVE else 'at least'} 0, not {value!r}")
+        if self.sticky_window < self.max_lag:
+            raise ValueError(
+                f"sticky_window ({self.sticky_window:g} s) must be at least max_lag ({self.max_lag:g} s): "
+                "an expired token would uncover replicas that miss the write; raise sticky_window or lower max_lag"
+            )
+        if self.without_primary not in get_args(WithoutPrimary):
+            raise ValueError(f'without_primary must be "serve" or "refuse", not {self.without_primary!r}')
+
+
+_POSITIVE = {"max_lag", "sticky_window", "probe_interval", "probe_timeout"}
+_LEAST = {field.name: 0.0 for field in fields(Policy) if isinstance(field.default, float)}

@@ -1,0 +1,103 @@
+"""All the SQL that monitors a node, and the one dedicated connection it runs on."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from lagwise.lsn import LSN
+from lagwise.view import Reading, Role
+
+# CASE keeps each function on the side where it is allowed: pg_current_wal_insert_lsn() raises 55000 on a
+# standby, pg_last_wal_replay_lsn() is NULL on a primary that never recovered.
+# https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-RECOVERY-CONTROL
+# The timeline of a standby is what its receiver follows; without a receiver, or without the right to see it
+# (pg_read_all_stats), the control file's, which is lower for a while after a failover, never higher.
+_PRIMARY_LSN = "pg_current_wal_insert_lsn()"
+_PRIMARY_TIMELINE = f"('x' || substr(pg_walfile_name({_PRIMARY_LSN}), 1, 8))::bit(32)::int"
+_REPLICA_TIMELINE = """
+    coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
+             (SELECT greatest(c.timeline_id, r.min_recovery_end_timeline)
+              FROM pg_control_checkpoint() c, pg_control_recovery() r))"""
+_READ = f"""
+SELECT in_recovery,
+       (SELECT system_identifier FROM pg_control_system()) AS system,
+       CASE WHEN in_recovery THEN pg_last_wal_replay_lsn() ELSE {_PRIMARY_LSN} END AS lsn,
+       CASE WHEN in_recovery THEN {_REPLICA_TIMELINE} ELSE {_PRIMARY_TIMELINE} END AS timeline
+FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) AS role
+"""
+# A Router with no replicas asks nothing about replay.
+_READ_ALONE = f"""
+SELECT in_recovery,
+       (SELECT system_identifier FROM pg_control_system()) AS system,
+       CASE WHEN in_recovery THEN '0/0'::pg_lsn ELSE {_PRIMARY_LSN} END AS lsn,
+       CASE WHEN in_recovery THEN 0 ELSE {_PRIMARY_TIMELINE} END AS timeline
+FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) AS role
+"""
+
+
+class Prober:
+    """Reads one node over a connection that no pool, and no request, can take away.
+
+    `timeout` bounds the connect and the query, each, in seconds; the query's by the driver itself, since
+    a cancelled one would wait for a server that does not answer.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, alone: bool, timeout: float, clock: Callable[[], float]) -> None:
+        self._source = engine
+        self._timeout = timeout
+        self._clock = clock
+        self._sql = _READ_ALONE if alone else _READ
+        self._driver: Any = None
+
+    async def read(self) -> Reading:
+        """Ask the node who it is and where it stands. Raises whatever the driver raises."""
+        if self._source.dialect.name != "postgresql":
+            return await self._read_other()
+        try:
+            if self._driver is None or self._driver.is_closed():
+                self._driver = await self._connect()
+            at = self._clock()
+            row = await self._driver.fetchrow(self._sql, timeout=self._timeout)
+        except BaseException:
+            self._drop()
+            raise
+        role = Role.REPLICA if row["in_recovery"] else Role.PRIMARY
+        lsn = LSN(row["lsn"] or 0)
+        return Reading(
+            role=role,
+            system=row["system"] % (1 << 64),  # bigint in SQL, unsigned in the control file
+            timeline=row["timeline"],
+            lsn=lsn if role is Role.REPLICA else lsn.normalised(),
+            at=at,
+        )
+
+    async def close(self) -> None:
+        """End the connection, politely where the server answers."""
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            with suppress(Exception):
+                await driver.close(timeout=self._timeout)
+
+    async def _connect(self) -> Any:
+        # recreate() keeps the application's own connect arguments and credentials callbacks.
+        engine = create_async_engine(self._source.url, pool=self._source.sync_engine.pool.recreate())
+        async with asyncio.timeout(self._timeout):
+            connection = await engine.raw_connection()
+        driver = connection.driver_connection
+        connection.detach()
+        return driver
+
+    def _drop(self) -> None:
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.terminate()
+
+    async def _read_other(self) -> Reading:
+        """A database without replication: reachable or not."""
+        at = self._clock()
+        async with asyncio.timeout(self._timeout), self._source.connect() as connection:
+            await connection.exec_driver_sql("SELECT 1")
+        return Reading(role=Role.PRIMARY, system=0, timeline=0, lsn=LSN(0), at=at)

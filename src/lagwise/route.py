@@ -1,0 +1,175 @@
+"""The decision: which node serves a session, and the one word that says why."""
+
+import random
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lagwise.errors import NoPrimary, NoReplica, RoutingError
+from lagwise.lsn import LSN
+from lagwise.policy import Policy
+from lagwise.view import Node, Standing, View
+
+
+class Reason(StrEnum):
+    """Why a session went where it went; logs, metrics, health, headers and tests use these words."""
+
+    __module__ = "lagwise"
+
+    WRITE = "write"
+    STRONG = "strong"
+    NO_REPLICAS = "no-replicas"
+    CAUGHT_UP = "caught-up"
+    FRESH = "fresh"
+    STICKY = "sticky"
+    OTHER_TIMELINE = "other-timeline"
+    NONE_CAUGHT_UP = "none-caught-up"
+    ALL_LAGGING = "all-lagging"
+    NONE_IN_ROTATION = "none-in-rotation"
+    NO_PRIMARY = "no-primary"
+
+    @property
+    def may_improve(self) -> bool:
+        """Whether a newer reading within milliseconds could turn this into a replica's read."""
+        return self in _MAY_IMPROVE
+
+
+_MAY_IMPROVE = frozenset({Reason.NONE_CAUGHT_UP, Reason.ALL_LAGGING, Reason.OTHER_TIMELINE})
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a session goes and why. `node` is None when nobody may serve it."""
+
+    __module__ = "lagwise"
+
+    node: str | None
+    reason: Reason
+    on_replica: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.node or 'nobody'}; reason={self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a session asks for.
+
+    Attributes:
+        write: it may write.
+        strong: it reads, but from the primary.
+        timeline, floor: the position it must not read below; timeline 0 for none.
+        expired: the sticky window of that position has passed: drop it where it means nothing.
+        sticky: the client wrote something whose position is unknown.
+        max_staleness: a bound for this read, seconds, instead of the policy's `max_lag`.
+    """
+
+    write: bool = False
+    strong: bool = False
+    timeline: int = 0
+    floor: LSN = LSN(0)
+    expired: bool = False
+    sticky: bool = False
+    max_staleness: float | None = None
+
+
+def _idle(_: str) -> float:
+    return 0.0
+
+
+def route(
+    view: View,
+    policy: Policy,
+    request: Request,
+    now: float,
+    *,
+    load: Callable[[str], float] = _idle,
+    draw: Callable[[], float] = random.random,
+) -> Route:
+    """Choose a node for a session at `now` (monotonic seconds).
+
+    Pure but for `draw`, numbers in [0, 1): among replicas that qualify, the less loaded of two drawn by
+    weight ("power of two choices", Mitzenmacher 2001). `load` gives a node's sessions in flight.
+    """
+    if request.write:
+        return _on_primary(view, Reason.WRITE)
+    if request.strong:
+        return _on_primary(view, Reason.STRONG)
+    if len(view.nodes) == 1:
+        return _on_primary(view, Reason.NO_REPLICAS)
+    if request.sticky:
+        return _on_primary(view, Reason.STICKY)
+    floor = _floor(view, request)
+    if floor is None:
+        return _fallen_back(view, policy, Reason.OTHER_TIMELINE)
+    if not view.rotation:
+        return _fallen_back(view, policy, Reason.NONE_IN_ROTATION)
+    bound = policy.max_lag if request.max_staleness is None else min(request.max_staleness, policy.max_lag)
+    fresh = view.fresh(now - bound)
+    if floor:
+        able = view.caught_up(floor)
+        # A floor says what this client must see. How old the rest may be, the bound says.
+        if able and view.primary is not None:
+            able = min(able, fresh)
+        if able:
+            return _pick(view, able, Reason.CAUGHT_UP, load, draw)
+        return _fallen_back(view, policy, Reason.NONE_CAUGHT_UP)
+    if fresh:
+        return _pick(view, fresh, Reason.FRESH, load, draw)
+    if view.primary is None and request.max_staleness is None and policy.without_primary == "serve":
+        return _pick(view, len(view.rotation), Reason.NO_PRIMARY, load, draw)
+    return _fallen_back(view, policy, Reason.ALL_LAGGING)
+
+
+def refusal(view: View, policy: Policy, chosen: Route, now: float) -> RoutingError:
+    """The error for a route that leads nowhere: names the nodes, why each does not qualify, and what to do."""
+    nodes = "; ".join(f"{node.name}: {_why(view, node, policy, now)}" for node in view.nodes)
+    if view.primary is not None:
+        return NoReplica(
+            f"no replica may serve this read ({chosen.reason}) and fall_back is False. {nodes}. "
+            "Wait for a replica to catch up, or set Policy(fall_back=True)."
+        )
+    if sum(node.standing is Standing.RIVAL_PRIMARY for node in view.nodes) > 1:
+        return NoPrimary(f"two nodes say that they are the primary, so neither is used. {nodes}. Stop one of them.")
+    return NoPrimary(f"no primary can be reached ({chosen.reason}). {nodes}. Retry when the failover is over.")
+
+
+def _on_primary(view: View, reason: Reason) -> Route:
+    return Route(view.primary.name if view.primary is not None else None, reason)
+
+
+def _fallen_back(view: View, policy: Policy, reason: Reason) -> Route:
+    return _on_primary(view, reason) if policy.fall_back else Route(None, reason)
+
+
+def _floor(view: View, request: Request) -> LSN | None:
+    """The LSN to read at or above, 0 for any, or None: not comparable with what the replicas say."""
+    if request.timeline == 0:
+        return LSN(0)
+    if request.timeline != view.timeline:
+        return LSN(0) if request.expired else None
+    if request.expired and view.primary is not None and view.primary.reading is not None:
+        # Not reached a whole window later: the log it stood in is lost. Waiting for it would be for ever.
+        return LSN(0) if request.floor > view.primary.reading.lsn else request.floor
+    return request.floor
+
+
+def _pick(view: View, able: int, reason: Reason, load: Callable[[str], float], draw: Callable[[], float]) -> Route:
+    """The less loaded, for its weight, of two among the first `able` of the rotation."""
+    rotation = view.rotation
+    if able == 1:
+        return Route(rotation[0].name, reason, on_replica=True)
+    weights, total = view.weights, view.weights[able - 1]
+    one = rotation[bisect_right(weights, draw() * total, 0, able - 1)]
+    other = rotation[bisect_right(weights, draw() * total, 0, able - 1)]
+    if other is not one and load(other.name) / other.weight < load(one.name) / one.weight:
+        one = other
+    return Route(one.name, reason, on_replica=True)
+
+
+def _why(view: View, node: Node, policy: Policy, now: float) -> str:
+    standing = view.standing(node, policy.max_lag, now)
+    if standing is Standing.LAGGING:
+        return f"lagging, staleness {node.staleness(now):.3g} s"
+    return f"{standing} ({node.error})" if node.error else str(standing)

@@ -1,0 +1,212 @@
+"""The Router: knows the nodes, watches them while it is open, and opens sessions on them."""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lagwise.causality import Causality, Commit, known_systems
+from lagwise.choose import choose
+from lagwise.errors import NotOpen
+from lagwise.monitor import Monitor
+from lagwise.policy import Policy
+from lagwise.pools import Pools, Replica
+from lagwise.probe import Prober
+from lagwise.route import Request, Route
+from lagwise.session import Intent, RoutingSessionMaker
+from lagwise.view import Node, View
+
+Target = str | URL | AsyncEngine
+_PRIMARY = "primary"
+
+
+class Router:
+    """Opens sessions on the primary and its replicas; nothing is connected until `async with router:`.
+
+    Args:
+        primary: URL or AsyncEngine of the node expected to be the primary. Roles are discovered: whichever
+            node is not in recovery gets the writes.
+        replicas: name -> URL, AsyncEngine or `Replica(url, weight=2)`; a plain list gets the names
+            replica-1, replica-2, ... None at all is fine: every read then runs on the primary, read-only.
+        policy: how stale, how long, what otherwise.
+        session_options: as for `async_sessionmaker`; `expire_on_commit` is False unless given.
+        engine_options: for the engines made from URLs, as for `create_async_engine`.
+
+    Raises:
+        ValueError: a setting is missing or makes no sense; the message names it.
+    """
+
+    __module__ = "lagwise"
+
+    def __init__(
+        self,
+        primary: Target,
+        replicas: Mapping[str, Target | Replica] | Sequence[Target | Replica] = (),
+        *,
+        policy: Policy | None = None,
+        session_options: Mapping[str, Any] | None = None,
+        **engine_options: Any,
+    ) -> None:
+        self.policy = policy or Policy()
+        self._pools = _pools(primary, replicas, engine_options)
+        self._monitor: Monitor | None = None
+        self._open = AsyncExitStack()
+        self._drained: set[str] = set()
+        options = dict(session_options or {})
+        self.read = RoutingSessionMaker(self, write=False, options=options)
+        """Sessions that read, from whichever node is fresh enough for this client."""
+        self.write = RoutingSessionMaker(self, write=True, options=options)
+        """Sessions on the primary."""
+
+    async def __aenter__(self) -> Self:
+        if self._monitor is not None:
+            raise RuntimeError("this Router is open already; one Router serves the whole application")
+        async with AsyncExitStack() as opening:
+            alone = len(self._pools) == 1
+            probers = {}
+            for pools in self._pools.values():
+                opening.push_async_callback(pools.close)
+                source = pools.writing if pools.name == _PRIMARY else pools.reading
+                probers[pools.name] = Prober(
+                    source, alone=alone, timeout=self.policy.probe_timeout, clock=time.monotonic
+                )
+            view = View.of(
+                Node(name=p.name, weight=p.weight, drained=p.name in self._drained) for p in self._pools.values()
+            )
+            self._monitor = monitor = Monitor(view, probers, self.policy, time.monotonic)
+            opening.callback(self._forget)
+            for pools in self._pools.values():
+                pools.lost = lambda error, name=pools.name: monitor.lost(name, error)  # type: ignore[misc]
+            opening.push_async_callback(monitor.stop)
+            await monitor.start()
+            self._open = opening.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._open.aclose()
+
+    @property
+    def view(self) -> View:
+        """What is known of the nodes right now; from memory, replaced whole at every reading."""
+        return self._running().view
+
+    @property
+    def pools(self) -> Mapping[str, Pools]:
+        """The pools of each node, by name."""
+        return self._pools
+
+    def drain(self, name: str) -> None:
+        """Send no more reads to this replica; sessions under way go on. `KeyError` for an unknown name."""
+        self._drain(name, drained=True)
+
+    def undrain(self, name: str) -> None:
+        """Let a drained replica back into rotation."""
+        self._drain(name, drained=False)
+
+    def require_open(self) -> None:
+        """Raise `NotOpen` unless the Router runs."""
+        self._running()
+
+    def default_engine(self) -> AsyncEngine:
+        """The engine of the primary, or of the node configured as primary while there is none."""
+        primary = self._monitor.view.primary if self._monitor is not None else None
+        return self._pools[primary.name if primary is not None else _PRIMARY].writing
+
+    async def choose(self, intent: Intent, seen: Causality | None, *, avoid: frozenset[str]) -> tuple[Route, Pools]:
+        """The route of a session, and the pools of its node; `avoid` names nodes that have just failed it."""
+        monitor = self._running()
+        request = _request(intent, seen, monitor.view, self.policy)
+        chosen = await choose(monitor, self.policy, request, self._load, avoid=avoid)
+        assert chosen.node is not None
+        return chosen, self._pools[chosen.node]
+
+    def committing(self, node: str, seen: Causality) -> Commit | None:
+        """A COMMIT is about to be sent; what has no replicas needs no token."""
+        if not self._pools[node].is_postgresql:
+            return None
+        return seen.committing(self._running().view.system, self.policy.sticky_window)
+
+    async def committed(self, node: str, commit: Commit) -> None:
+        """A COMMIT succeeded: any position of the primary asked for from now on covers it."""
+        monitor = self._running()
+        now = monitor.clock()
+        reading = None
+        try:
+            reading = await monitor.after(node, now, now + self.policy.probe_timeout)
+        finally:
+            if reading is None:
+                commit.unplaced()
+            else:
+                commit.at(reading)
+
+    def _running(self) -> Monitor:
+        if self._monitor is None:
+            raise NotOpen(
+                "the Router is not open: use sessions inside `async with router:`; "
+                "in FastAPI pass lifespan=lifespan(router) to the application"
+            )
+        return self._monitor
+
+    def _forget(self) -> None:
+        self._monitor = None
+
+    def _load(self, name: str) -> float:
+        return self._pools[name].load()
+
+    def _drain(self, name: str, *, drained: bool) -> None:
+        if name not in self._pools:
+            raise KeyError(f"no node is named {name!r}; there are {', '.join(self._pools)}")
+        (self._drained.add if drained else self._drained.discard)(name)
+        if self._monitor is not None:
+            self._monitor.drain(name, drained=drained)
+
+
+def _request(intent: Intent, seen: Causality | None, view: View, policy: Policy) -> Request:
+    """What the session's intent and its client's token ask of the nodes."""
+    if seen is None or intent.write or intent.primary or not seen.token:
+        return Request(write=intent.write, strong=intent.primary, max_staleness=intent.max_staleness)
+    token, now = seen.token, time.time()
+    known_systems.add(view.system)
+    window = policy.sticky_window
+    strangers = (p for p in token if p.system not in known_systems and not p.expired(window, now))
+    floor = token.floor(view.system)
+    sticky = any(True for _ in strangers) or (floor is not None and floor.in_doubt(window, now))
+    if floor is None:
+        return Request(sticky=sticky, max_staleness=intent.max_staleness)
+    return Request(
+        timeline=floor.timeline,
+        floor=floor.lsn,
+        expired=floor.expired(window, now),
+        sticky=sticky,
+        max_staleness=intent.max_staleness,
+    )
+
+
+def _pools(
+    primary: Target,
+    replicas: Mapping[str, Target | Replica] | Sequence[Target | Replica],
+    options: Mapping[str, Any],
+) -> dict[str, Pools]:
+    if not primary:
+        raise ValueError("primary is missing: give the URL or the AsyncEngine of the primary")
+    if isinstance(replicas, str | URL):
+        raise ValueError("replicas must be a mapping of names, or a list, of URLs or engines, not a single URL")
+    named = replicas if isinstance(replicas, Mapping) else {f"replica-{n}": one for n, one in enumerate(replicas, 1)}
+    if _PRIMARY in named:
+        raise ValueError('"primary" is the name of the primary: give the replica another name')
+    pools = {_PRIMARY: Pools(_PRIMARY, primary, weight=1.0, configured_primary=True, options=options)}
+    for name, replica in named.items():
+        if not isinstance(replica, Replica):
+            replica = Replica(replica)
+        pools[name] = Pools(name, replica.url, weight=replica.weight, configured_primary=False, options=options)
+    if len(pools) > 1 and not all(node.is_postgresql for node in pools.values()):
+        raise ValueError(
+            "replicas need PostgreSQL (postgresql+asyncpg://...) on every node; without replicas any database will do"
+        )
+    return pools

@@ -1,0 +1,253 @@
+"""Session makers whose sessions choose one node when they open, and tell a causality what they commit."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, SessionTransactionOrigin
+from sqlalchemy.util.concurrency import await_only, in_greenlet
+
+from lagwise.causality import Causality, Commit
+from lagwise.pools import BEFORE_COMMIT, Pools, RoutedEngine, judge
+from lagwise.route import Route
+
+ROUTE = "lagwise.route"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What a session is opened for."""
+
+    write: bool
+    max_staleness: float | None = None
+    primary: bool = False
+    snapshot: bool = False
+
+
+class Opener(Protocol):
+    """What sessions need of the Router."""
+
+    def require_open(self) -> None:
+        """Raise `NotOpen` unless the Router runs."""
+
+    def default_engine(self) -> AsyncEngine:
+        """The configured primary's engine, for whoever asks a session for its dialect."""
+        ...
+
+    async def choose(self, intent: Intent, seen: Causality | None, *, avoid: frozenset[str]) -> tuple[Route, Pools]:
+        """Where to go."""
+        ...
+
+    def committing(self, node: str, seen: Causality) -> Commit | None:
+        """A COMMIT is about to be sent to this node."""
+        ...
+
+    async def committed(self, node: str, commit: Commit) -> None:
+        """It succeeded: find out where."""
+
+
+@dataclass(slots=True, eq=False)
+class Opening:
+    """One session's way to its node."""
+
+    opener: Opener
+    intent: Intent
+    seen: Causality | None
+    info: dict[Any, Any]
+    engine: RoutedEngine | None = None
+    started: bool = False
+    avoid: frozenset[str] = frozenset()
+    commit: Commit | None = None
+
+    async def open(self) -> RoutedEngine:
+        """Choose the node, once."""
+        if self.engine is None:
+            route, pools = await self.opener.choose(self.intent, self.seen, avoid=self.avoid)
+            self.info[ROUTE] = route
+            if self.seen is not None:
+                self.seen.routes.append(str(route))
+            self.engine = self._engine(pools, route.on_replica)
+        return self.engine
+
+    def _engine(self, pools: Pools, on_replica: bool) -> RoutedEngine:
+        if self.intent.write:
+            return pools.writes
+        if self.intent.snapshot:
+            return pools.replica_snapshots if on_replica else pools.primary_snapshots
+        return pools.replica_reads if on_replica else pools.primary_reads
+
+    def stream(self) -> None:
+        """The first statement wants a server-side cursor, which lives in a transaction."""
+        if self.engine is not None and self.engine.on_replica:
+            self.engine = self.engine.pools.replica_snapshots
+
+    def elsewhere(self, error: Exception) -> bool:
+        """Whether the failed read may be tried on another node; forgets the one it failed on."""
+        engine = self.engine
+        if engine is None or not engine.on_replica or not judge(error, on_replica=True).elsewhere:
+            return False
+        self.avoid |= {engine.pools.name}
+        self.engine = None
+        return True
+
+    def in_doubt(self) -> Commit | None:
+        """COMMIT is about to be sent."""
+        if self.seen is not None and self.engine is not None:
+            self.commit = self.opener.committing(self.engine.pools.name, self.seen)
+        return self.commit
+
+    def reopen(self) -> None:
+        """The session was closed: its next use chooses anew."""
+        self.engine, self.started, self.avoid = None, False, frozenset()
+
+
+class RoutingSession(Session):
+    """The synchronous side of a routed session; mixed into the application's own session class."""
+
+    opening: Opening | None = None
+
+    def get_bind(self, *args: Any, bind: Any = None, **kw: Any) -> Engine | Connection:
+        """The chosen node's engine. Outside a statement this has no side effects and may answer the default."""
+        opening = self.opening
+        if bind is not None or opening is None:
+            return super().get_bind(*args, bind=bind, **kw)
+        if opening.engine is None:
+            if not in_greenlet():
+                return opening.opener.default_engine().sync_engine
+            await_only(opening.open())
+        assert opening.engine is not None
+        return opening.engine
+
+    def begin(self, nested: bool = False) -> SessionTransaction:
+        """Choose the node, then begin."""
+        if self.opening is not None and in_greenlet():
+            await_only(self.opening.open())
+        return super().begin(nested=nested)
+
+    def close(self) -> None:
+        """Close; a later use of the session chooses its node anew."""
+        super().close()
+        if self.opening is not None:
+            self.opening.reopen()
+
+
+class RoutingAsyncSession(AsyncSession):
+    """The asynchronous side: entering it chooses the node."""
+
+    async def __aenter__(self) -> Self:
+        opening = getattr(self.sync_session, "opening", None)
+        if opening is not None:
+            await opening.open()
+        return await super().__aenter__()
+
+
+class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
+    """`db.read` or `db.write`: an `async_sessionmaker` whose sessions are routed.
+
+    With its conventions: a plain call does not commit, `begin()` commits on success.
+    """
+
+    def __init__(self, opener: Opener, *, write: bool, options: dict[str, Any]) -> None:
+        if {"bind", "binds"} & options.keys():
+            raise ValueError("session_options cannot take bind or binds: the Router chooses each session's engine")
+        options = {"expire_on_commit": False, **options}
+        class_ = options.pop("class_", AsyncSession)
+        sync_class = options.pop("sync_session_class", None) or class_.sync_session_class
+        super().__init__(class_=_mixed(RoutingAsyncSession, class_), sync_session_class=_sync(sync_class), **options)
+        self._opener = opener
+        self._write = write
+
+    def __call__(
+        self,
+        *,
+        max_staleness: float | None = None,
+        primary: bool = False,
+        snapshot: bool = False,
+        **local_kw: Any,
+    ) -> AsyncSession:
+        """A session on one node.
+
+        Args:
+            max_staleness: how stale this read may be, seconds; never more than the policy's `max_lag`.
+            primary: read from the primary all the same, still read-only.
+            snapshot: one REPEATABLE READ snapshot for the whole session; streaming and savepoints work.
+            local_kw: as for `async_sessionmaker`.
+
+        Raises:
+            NotOpen: the Router is not running.
+            ValueError: `max_staleness` is negative, or reading options are given to `db.write`.
+        """
+        if self._write and (max_staleness is not None or primary or snapshot):
+            raise ValueError("max_staleness, primary and snapshot are for db.read; a write session is on the primary")
+        if max_staleness is not None and not max_staleness >= 0:
+            raise ValueError(f"max_staleness must be at least 0 seconds, not {max_staleness!r}")
+        self._opener.require_open()
+        local_kw.setdefault("bind", self._opener.default_engine())
+        session = super().__call__(**local_kw)
+        intent = Intent(write=self._write, max_staleness=max_staleness, primary=primary, snapshot=snapshot)
+        sync: RoutingSession = session.sync_session  # type: ignore[assignment]
+        sync.opening = Opening(self._opener, intent, Causality.current(), session.info)
+        return session
+
+
+_classes: dict[tuple[type, type], type] = {}
+
+
+def _mixed(mixin: type, base: type) -> type:
+    """The application's session class with routing in front; made once, or every Router would leak one."""
+    if issubclass(base, mixin):
+        return base
+    key = (mixin, base)
+    if key not in _classes:
+        _classes[key] = type(base.__name__, (mixin, base), {})
+    return _classes[key]
+
+
+def _sync(base: type[Session]) -> type[Session]:
+    mixed = _mixed(RoutingSession, base)
+    if not event.contains(mixed, "after_commit", _committed):
+        event.listen(mixed, "do_orm_execute", _first_statement)
+        event.listen(mixed, "after_begin", _begun)
+        event.listen(mixed, "after_commit", _committed)
+    return mixed
+
+
+def _first_statement(state: ORMExecuteState) -> Any:
+    """Run a read session's first statement where it succeeds: nothing has been returned to the caller yet."""
+    session = state.session
+    opening: Opening | None = getattr(session, "opening", None)
+    if opening is None or opening.started or opening.intent.write:
+        return None
+    opening.started = True
+    await_only(opening.open())
+    if state.execution_options.get("stream_results"):
+        opening.stream()
+    while True:
+        try:
+            return state.invoke_statement()
+        except Exception as error:
+            begun = session.get_transaction()
+            if begun is not None and begun.origin is not SessionTransactionOrigin.AUTOBEGIN:
+                raise  # the application's own transaction block, which would be broken
+            if not opening.elsewhere(error):
+                raise
+            with suppress(Exception):
+                session.rollback()
+            await_only(opening.open())
+
+
+def _begun(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
+    opening: Opening | None = getattr(session, "opening", None)
+    if opening is not None and opening.intent.write and opening.seen is not None:
+        connection.info[BEFORE_COMMIT] = opening.in_doubt
+
+
+def _committed(session: Session) -> None:
+    """After a COMMIT that succeeded; a released savepoint has none in doubt."""
+    opening: Opening | None = getattr(session, "opening", None)
+    if opening is not None and opening.commit is not None and opening.engine is not None:
+        commit, opening.commit = opening.commit, None
+        await_only(opening.opener.committed(opening.engine.pools.name, commit))

@@ -1,0 +1,137 @@
+"""What a client has seen, as a value that only grows, and the text that carries it."""
+
+import base64
+import binascii
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import reduce
+
+from lagwise.errors import InvalidToken
+from lagwise.lsn import LSN
+
+_VERSION = 1
+_ENTRY = struct.Struct(">QIQII")  # system identifier, timeline, LSN, issued at, in doubt at
+_MOST = 16  # databases in one token: 16 make 605 characters, an eighth of what a cookie holds
+_SKEW = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """What a client has seen of one database cluster.
+
+    Attributes:
+        system: PostgreSQL's system identifier; 0 when the cluster could not be asked.
+        timeline: the timeline of `lsn`; 0 when there is no position.
+        lsn: everything the client wrote ends at or below it; 0 when there is no position.
+        issued_at: seconds since the epoch, whole, when the last write was acknowledged.
+        in_doubt_at: likewise for the last commit whose position or outcome is unknown; 0 for never.
+    """
+
+    system: int
+    timeline: int = 0
+    lsn: LSN = LSN(0)
+    issued_at: int = 0
+    in_doubt_at: int = 0
+
+    def merge(self, other: "Position") -> "Position":
+        """The least position that covers both; a timeline outranks any LSN of an earlier one."""
+        timeline, lsn = max((self.timeline, self.lsn), (other.timeline, other.lsn))
+        return Position(
+            system=self.system,
+            timeline=timeline,
+            lsn=lsn,
+            issued_at=max(self.issued_at, other.issued_at),
+            in_doubt_at=max(self.in_doubt_at, other.in_doubt_at),
+        )
+
+    def in_doubt(self, window: float, now: float) -> bool:
+        """Whether a commit without a position is still inside the sticky window (seconds).
+
+        Servers' clocks differ, and here an early end would uncover a stale replica: the window is
+        prolonged by a minute. It is for commits that were cut off, so that costs the primary little.
+        """
+        return self.in_doubt_at > 0 and now <= self.in_doubt_at + window + _SKEW
+
+    def expired(self, window: float, now: float) -> bool:
+        """Whether the sticky window (seconds) has passed, so that a useless position may be dropped."""
+        return now > self.issued_at + window + _SKEW
+
+
+@dataclass(frozen=True, slots=True)
+class CausalToken:
+    """The positions a client must not read below, at most one per database cluster.
+
+    Tokens form a lattice: `merge` takes the greater position of each cluster, in any order and any
+    number of times. `str(token)` is opaque ASCII text, empty for an empty token.
+
+    >>> seen = CausalToken.of([Position(system=7, timeline=1, lsn=LSN(64), issued_at=1)])
+    >>> CausalToken.parse(str(seen)) == seen
+    True
+    """
+
+    positions: tuple[Position, ...] = ()
+
+    @classmethod
+    def of(cls, positions: Iterable[Position]) -> "CausalToken":
+        """The token that covers all of these positions."""
+        return cls().including(positions)
+
+    @classmethod
+    def parse(cls, text: str) -> "CausalToken":
+        """Read `str(token)`. Raises `InvalidToken`, whose message never repeats the text."""
+        if not text:
+            return cls()
+        try:
+            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        except (ValueError, binascii.Error):
+            raise InvalidToken("not a causal token: it is not base64url text") from None
+        entries, rest = divmod(len(raw) - 1, _ENTRY.size)
+        if not raw or raw[0] != _VERSION or rest or not 1 <= entries <= _MOST:
+            raise InvalidToken("not a causal token of this version of lagwise")
+        return cls.of(
+            Position(system=system, timeline=timeline, lsn=LSN(lsn), issued_at=issued, in_doubt_at=doubt)
+            for system, timeline, lsn, issued, doubt in _ENTRY.iter_unpack(raw[1:])
+        )
+
+    def including(self, positions: Iterable[Position]) -> "CausalToken":
+        """This token, grown to cover these positions; the least recent clusters go when there are too many."""
+        seen = {position.system: position for position in self.positions}
+        for position in positions:
+            known = seen.get(position.system)
+            seen[position.system] = position if known is None else known.merge(position)
+        newest = sorted(seen.values(), key=lambda p: (-max(p.issued_at, p.in_doubt_at), p.system))[:_MOST]
+        return CausalToken(tuple(sorted(newest, key=lambda position: position.system)))
+
+    def merge(self, other: "CausalToken") -> "CausalToken":
+        """The least token that covers both."""
+        return self.including(other.positions)
+
+    def position(self, system: int) -> Position | None:
+        """What was seen of this cluster, or nothing."""
+        return next((position for position in self.positions if position.system == system), None)
+
+    def floor(self, system: int) -> Position | None:
+        """What a read of this cluster must respect: its position and the doubts about unnamed clusters."""
+        known, unnamed = self.position(system), self.position(0)
+        if unnamed is None or system == 0:
+            return known
+        unnamed = replace(unnamed, system=system)
+        return unnamed if known is None else known.merge(unnamed)
+
+    def __bool__(self) -> bool:
+        return bool(self.positions)
+
+    def __iter__(self) -> Iterator[Position]:
+        return iter(self.positions)
+
+    def __str__(self) -> str:
+        if not self.positions:
+            return ""
+        entries = (_ENTRY.pack(p.system, p.timeline, p.lsn, p.issued_at, p.in_doubt_at) for p in self.positions)
+        return base64.urlsafe_b64encode(bytes([_VERSION]) + b"".join(entries)).rstrip(b"=").decode()
+
+
+def merged(tokens: Iterable[CausalToken]) -> CausalToken:
+    """The least token that covers all of these."""
+    return reduce(CausalToken.merge, tokens, CausalToken())
