@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from lagwise.connection import capacity, checked_out
 from lagwise.errors import NotOpen
-from lagwise.pools import Tally, capacity, checked_out
+from lagwise.pools import Tally
 from lagwise.router import Router
 from lagwise.view import Node, Standing, View
 
 Status = Literal["pass", "warn", "fail"]
-_RANK: dict[Status, int] = {"pass": 0, "warn": 1, "fail": 2}
 _MEDIA_TYPE = "application/health+json"
 
 
@@ -108,8 +108,7 @@ def ready(db: Router, purpose: Literal["reads", "writes"] | None = None) -> Heal
         ]
         for node in view.nodes
     }
-    worst = max((check.status for each in checks.values() for check in each), key=_RANK.__getitem__)
-    status: Status = "pass" if worst == "pass" else "warn"
+    status: Status = "pass" if all(check.status == "pass" for each in checks.values() for check in each) else "warn"
     if not (_serves_writes(view) if purpose == "writes" else _serves_reads(db, view, now)):
         status = "fail"
     return Health(status=status, checks=checks)

@@ -1,4 +1,4 @@
-"""The pools through which one node is reached, and what is kept true of every connection in them."""
+"""The pools through which one node is reached, and the ways of using them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,28 +8,27 @@ from typing import Any
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.engine.base import OptionEngine
-from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import Pool
 
 from lagwise import sqlite
+from lagwise.connection import (
+    announce_commit,
+    capacity,
+    checked_out,
+    close_touched,
+    drop_closed,
+    fence,
+    hear_refusal,
+    judge,
+    reset_touched,
+    watch_statement,
+)
 from lagwise.errors import ReadOnly, RoutingError
-from lagwise.failure import Failure, classify
-from lagwise.plain import plain
+from lagwise.failure import Failure
 
-# Under this key of `Connection.info` a session leaves what is to be called, without arguments, before its COMMIT
-# is sent. It answers a handle whose refused() is called when the server, in its own words, does not commit.
-BEFORE_COMMIT, _COMMIT = "lagwise.before-commit", "lagwise.commit"
 _ROLES = ("writing", "reading")
-_FENCED, _TOUCHED = "lagwise.fenced", "lagwise.touched"
-_FENCE = "SET default_transaction_read_only = on"
-# What DISCARD ALL does, but for the statements the driver itself has prepared and still counts on.
-_RESET = """
-CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all();
-DO $$ DECLARE p text; BEGIN
-  FOR p IN SELECT name FROM pg_prepared_statements WHERE from_sql LOOP EXECUTE format('DEALLOCATE %I', p); END LOOP;
-END $$"""
+_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 # Measured with asyncpg: SQLAlchemy's default of 5 + 10 opens and closes a connection per request under load.
 DEFAULTS: Mapping[str, Any] = {"pool_size": 20, "max_overflow": 0}
 
@@ -71,12 +70,12 @@ class RoutedEngine(OptionEngine):
         self.on_replica = on_replica
         self.tally = pools.tallies["reading" if on_replica else "writing"]
         if reads and pools.is_postgresql:
-            event.listen(self, "before_cursor_execute", _watch_statement)
+            event.listen(self, "before_cursor_execute", watch_statement)
         elif reads:
             sqlite.refuse_writes(self)
         else:
-            event.listen(self, "commit", _commit)
-            event.listen(self, "commit_twophase", _commit)
+            event.listen(self, "commit", announce_commit)
+            event.listen(self, "commit_twophase", announce_commit)
 
     def connect(self) -> Connection:
         """A connection from the pool; on a replica one that refuses writes even after a promotion."""
@@ -84,8 +83,8 @@ class RoutedEngine(OptionEngine):
             self.tally.waits += 1
         try:
             connection = super().connect()
-            if self.on_replica and _FENCED not in connection.info:
-                self._fence(connection)
+            if self.on_replica:
+                fence(connection)
         except PoolTimeout:
             self.tally.timeouts += 1
             raise
@@ -95,15 +94,6 @@ class RoutedEngine(OptionEngine):
                 self.pools.lost(type(error).__name__)
             raise
         return connection
-
-    def _fence(self, connection: Connection) -> None:
-        try:
-            run_driver(connection.connection.dbapi_connection, _FENCE)
-        except BaseException:
-            connection.invalidate()
-            connection.close()
-            raise
-        connection.info[_FENCED] = True
 
 
 class Pools:
@@ -210,8 +200,8 @@ class Pools:
 
         for target, name, listener in (
             (engine.sync_engine.pool, "connect", opened),
-            (engine.sync_engine.pool, "checkout", _drop_closed),
-            (engine.sync_engine.pool, "reset", _reset_owned if owned else _close_touched),
+            (engine.sync_engine.pool, "checkout", drop_closed),
+            (engine.sync_engine.pool, "reset", reset_touched if owned else close_touched),
             (engine.sync_engine, "handle_error", self._failed),
         ):
             event.listen(target, name, listener)
@@ -227,7 +217,7 @@ class Pools:
         if failure is Failure.LOST:
             self.lost(type(context.original_exception).__name__)
         elif context.connection is not None:
-            _refused(context.connection)
+            hear_refusal(context.connection)
         if failure is Failure.READ_ONLY and engine.reads:
             raise ReadOnly(
                 f"a read session on {self.name} attempted a write, which PostgreSQL refused; nothing was written. "
@@ -238,79 +228,3 @@ class Pools:
                 "a savepoint or a server-side cursor needs a transaction, and plain reads run without one; "
                 "open the session with db.read(snapshot=True), in FastAPI reads(snapshot=True)."
             ) from context.original_exception
-
-
-_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-
-
-def judge(error: BaseException | None, *, on_replica: bool) -> Failure:
-    """What an exception from SQLAlchemy or the driver means."""
-    original = error.orig if isinstance(error, DBAPIError) else error
-    if sqlite.refused(original):
-        return Failure.READ_ONLY
-    state = getattr(original, "sqlstate", None)
-    disconnected = isinstance(error, DBAPIError) and error.connection_invalidated
-    if not isinstance(error, DBAPIError) and isinstance(error, OSError):  # TimeoutError is one
-        disconnected = True
-    return classify(state, str(original), disconnected=disconnected, on_replica=on_replica)
-
-
-def run_driver(connection: Any, sql: str) -> None:
-    """Run a script on the driver's own connection, one round trip, from inside the pool's greenlet."""
-    connection.run_async(lambda driver: driver.execute(sql))
-
-
-def checked_out(pool: Pool) -> int:
-    """Connections in use; 0 for pools that do not count them."""
-    count = getattr(pool, "checkedout", None)
-    return count() if count is not None else 0
-
-
-def capacity(pool: Pool) -> float:
-    """The most connections this pool opens; infinite for pools without a limit."""
-    size = getattr(pool, "size", None)
-    overflow = getattr(pool, "_max_overflow", -1)  # there is no public name for it
-    return size() + overflow if size is not None and overflow >= 0 else float("inf")
-
-
-def _commit(connection: Connection, *_: Any) -> None:
-    before = connection.info.pop(BEFORE_COMMIT, None)
-    if before is not None:
-        connection.info[_COMMIT] = before()
-
-
-def _refused(connection: Connection) -> None:
-    """The server answered with an error: if that was to a COMMIT, nothing was committed."""
-    commit = connection.info.pop(_COMMIT, None)
-    if commit is not None:
-        commit.refused()
-    if connection.dialect.name == "sqlite":
-        sqlite.allow_writes(connection)
-
-
-def _watch_statement(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-    """Note whether a read session's statement may outlive it."""
-    if not plain(statement):
-        connection.info[_TOUCHED] = True
-
-
-def _drop_closed(_connection: Any, record: Any, _proxy: Any) -> None:
-    """What pool_pre_ping asks the server, the driver mostly knows: this connection was closed."""
-    is_closed = getattr(record.driver_connection, "is_closed", None)
-    if is_closed is not None and is_closed():
-        raise DisconnectionError
-
-
-def _reset_owned(connection: Any, record: Any, state: Any) -> None:
-    """AUTOCOMMIT and session locks outlive the session: undo what it may have left, in one trip."""
-    if record is None or not record.info.pop(_TOUCHED, False):
-        return
-    if state.asyncio_safe and not state.terminate_only:
-        fence = f"; {_FENCE}" if _FENCED in record.info else ""
-        run_driver(connection, _RESET + fence)
-
-
-def _close_touched(connection: Any, record: Any, state: Any) -> None:
-    """The owner of an engine may have set up its connections, which a reset would undo: open a new one."""
-    if record is not None and record.info.pop(_TOUCHED, False) and state.asyncio_safe:
-        record.invalidate()

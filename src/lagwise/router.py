@@ -197,11 +197,15 @@ def _pools(
         raise ValueError("primary is missing: give the URL or the AsyncEngine of the primary")
     if isinstance(replicas, str | URL):
         raise ValueError("replicas must be a mapping of names, or a list, of URLs or engines, not a single URL")
-    named = replicas if isinstance(replicas, Mapping) else {f"replica-{n}": one for n, one in enumerate(replicas, 1)}
+    named = (
+        replicas
+        if isinstance(replicas, Mapping)
+        else {f"replica-{n}": replica for n, replica in enumerate(replicas, 1)}
+    )
     if _PRIMARY in named:
         raise ValueError('"primary" is the name of the primary: give the replica another name')
     pools = {_PRIMARY: Pools(_PRIMARY, primary, weight=1.0, configured_primary=True, options=options)}
-    for name, replica in named.items():
+    for name, one in named.items():
         if not isinstance(replica, Replica):
             replica = Replica(replica)
         pools[name] = Pools(name, replica.url, weight=replica.weight, configured_primary=False, options=options)

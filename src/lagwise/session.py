@@ -11,7 +11,8 @@ from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, Session
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from lagwise.causality import Causality, Commit
-from lagwise.pools import BEFORE_COMMIT, Pools, RoutedEngine, judge
+from lagwise.connection import BEFORE_COMMIT, judge
+from lagwise.pools import Pools, RoutedEngine
 from lagwise.route import Route
 
 ROUTE = "lagwise.route"

@@ -1,0 +1,109 @@
+"""What is kept true of a pooled connection: fenced, alive, left clean, and its commits announced."""
+
+from typing import Any
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.pool import Pool
+
+from lagwise import sqlite
+from lagwise.failure import Failure, classify
+from lagwise.plain import plain
+
+# Under this key of `Connection.info` a session leaves what is to be called, without arguments, before its COMMIT
+# is sent. It answers a handle whose refused() is called when the server, in its own words, does not commit.
+BEFORE_COMMIT, _COMMIT = "lagwise.before-commit", "lagwise.commit"
+_FENCED, _TOUCHED = "lagwise.fenced", "lagwise.touched"
+_FENCE = "SET default_transaction_read_only = on"
+# What DISCARD ALL does, but for the statements the driver itself has prepared and still counts on.
+_RESET = """
+CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all();
+DO $$ DECLARE p text; BEGIN
+  FOR p IN SELECT name FROM pg_prepared_statements WHERE from_sql LOOP EXECUTE format('DEALLOCATE %I', p); END LOOP;
+END $$"""
+
+
+def judge(error: BaseException | None, *, on_replica: bool) -> Failure:
+    """What an exception from SQLAlchemy or the driver means."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    if sqlite.refused(original):
+        return Failure.READ_ONLY
+    state = getattr(original, "sqlstate", None)
+    disconnected = isinstance(error, DBAPIError) and error.connection_invalidated
+    if not isinstance(error, DBAPIError) and isinstance(error, OSError):  # TimeoutError is one
+        disconnected = True
+    return classify(state, str(original), disconnected=disconnected, on_replica=on_replica)
+
+
+def _run_driver(connection: Any, sql: str) -> None:
+    """Run a script on the driver's own connection, one round trip, from inside the pool's greenlet."""
+    connection.run_async(lambda driver: driver.execute(sql))
+
+
+def fence(connection: Connection) -> None:
+    """Make a replica's connection refuse writes for good: the server may be promoted while it is pooled."""
+    if _FENCED in connection.info:
+        return
+    try:
+        _run_driver(connection.connection.dbapi_connection, _FENCE)
+    except BaseException:
+        connection.invalidate()
+        connection.close()
+        raise
+    connection.info[_FENCED] = True
+
+
+def checked_out(pool: Pool) -> int:
+    """Connections in use; 0 for pools that do not count them."""
+    count = getattr(pool, "checkedout", None)
+    return count() if count is not None else 0
+
+
+def capacity(pool: Pool) -> float:
+    """The most connections this pool opens; infinite for pools without a limit."""
+    size = getattr(pool, "size", None)
+    overflow = getattr(pool, "_max_overflow", -1)  # there is no public name for it
+    return size() + overflow if size is not None and overflow >= 0 else float("inf")
+
+
+def announce_commit(connection: Connection, *_: Any) -> None:
+    before = connection.info.pop(BEFORE_COMMIT, None)
+    if before is not None:
+        connection.info[_COMMIT] = before()
+
+
+def hear_refusal(connection: Connection) -> None:
+    """The server answered with an error: if that was to a COMMIT, nothing was committed."""
+    commit = connection.info.pop(_COMMIT, None)
+    if commit is not None:
+        commit.refused()
+    if connection.dialect.name == "sqlite":
+        sqlite.allow_writes(connection)
+
+
+def watch_statement(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+    """Note whether a read session's statement may outlive it."""
+    if not plain(statement):
+        connection.info[_TOUCHED] = True
+
+
+def drop_closed(_connection: Any, record: Any, _proxy: Any) -> None:
+    """What pool_pre_ping asks the server, the driver mostly knows: this connection was closed."""
+    is_closed = getattr(record.driver_connection, "is_closed", None)
+    if is_closed is not None and is_closed():
+        raise DisconnectionError
+
+
+def reset_touched(connection: Any, record: Any, state: Any) -> None:
+    """AUTOCOMMIT and session locks outlive the session: undo what it may have left, in one trip."""
+    if record is None or not record.info.pop(_TOUCHED, False):
+        return
+    if state.asyncio_safe and not state.terminate_only:
+        fence = f"; {_FENCE}" if _FENCED in record.info else ""
+        _run_driver(connection, _RESET + fence)
+
+
+def close_touched(connection: Any, record: Any, state: Any) -> None:
+    """The owner of an engine may have set up its connections, which a reset would undo: open a new one."""
+    if record is not None and record.info.pop(_TOUCHED, False) and state.asyncio_safe:
+        record.invalidate()
