@@ -27,16 +27,12 @@ def up(
     replicas: Annotated[int, typer.Option(min=0, max=20, help="How many replicas.")] = 2,
     apply_delay: Annotated[
         list[float] | None,
-        typer.Option(
-            min=0.0, help="Seconds a replica lags: the first is for replica-1, the next for replica-2, ..."
-        ),
+        typer.Option(min=0.0, help="Seconds a replica lags: the first is for replica-1, the next for replica-2, ..."),
     ] = None,
     pg_major: Annotated[
         int | None, typer.Option(help="PostgreSQL major version, such as 16; the first one found otherwise.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One line of JSON when it is up, for scripts.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON when it is up, for scripts.")] = False,
 ) -> None:
     """Start a primary with streaming replicas, print their URLs, and run until Ctrl-C or SIGTERM."""
     delays = apply_delay or []
@@ -51,14 +47,22 @@ def up(
 
 
 async def _up(replicas: int, delays: list[float], major: int | None, *, as_json: bool) -> None:
-    # A signal cancels this task wherever it is, also while servers are starting; what was started is then ended.
+    # A signal cancels this task wherever it is, also while servers are starting. What was started is then
+    # ended, and a second signal does not stop that.
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
-        loop.add_signal_handler(number, task.cancel)
     progress = Console(stderr=True, quiet=as_json, highlight=False)
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def end() -> None:
+        for number in signals:
+            loop.add_signal_handler(number, lambda: None)
+        progress.print("Stopping ...")
+        task.cancel()
+
+    for number in signals:
+        loop.add_signal_handler(number, end)
     try:
         progress.print(f"Starting a primary and {replicas} replicas ...")
         async with Cluster(replicas, major=major) as cluster:
@@ -69,13 +73,7 @@ async def _up(replicas: int, delays: list[float], major: int | None, *, as_json:
                 sys.stdout.flush()
             else:
                 _show(cluster, delays)
-            try:
-                await asyncio.Event().wait()
-            finally:
-                # From here on a second Ctrl-C must not stop us from cleaning up.
-                for number in signals:
-                    loop.add_signal_handler(number, lambda: None)
-                progress.print("Stopping ...")
+            await asyncio.Event().wait()
     except asyncio.CancelledError:
         progress.print("Stopped; nothing is left behind.")
     finally:
@@ -84,9 +82,7 @@ async def _up(replicas: int, delays: list[float], major: int | None, *, as_json:
 
 
 def _json(cluster: Cluster) -> str:
-    nodes = [
-        {"name": node.name, "role": _role(cluster, node), "url": node.url} for node in cluster.nodes.values()
-    ]
+    nodes = [{"name": node.name, "role": _role(cluster, node), "url": node.url} for node in cluster.nodes.values()]
     return json.dumps({"version": cluster.version, "origin": cluster.origin, "nodes": nodes})
 
 

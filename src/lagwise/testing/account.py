@@ -90,9 +90,7 @@ def server_account() -> Account:
         except KeyError:
             continue
         return Account(entry.pw_uid, entry.pw_gid)
-    message = (
-        f"Running as root, and PostgreSQL does not: none of the accounts {', '.join(_ACCOUNTS)} exists here."
-    )
+    message = f"Running as root, and PostgreSQL does not: none of the accounts {', '.join(_ACCOUNTS)} exists here."
     raise ClusterError(message)
 
 
@@ -125,9 +123,7 @@ def reachable(binaries: Binaries, account: Account) -> Binaries:
         try:
             for part in ("bin", "lib", "share"):
                 if (prefix / part).is_dir():
-                    shutil.copytree(
-                        prefix / part, fresh / prefix.parent.name / prefix.name / part, symlinks=True
-                    )
+                    shutil.copytree(prefix / part, fresh / prefix.parent.name / prefix.name / part, symlinks=True)
             libs = prefix.parent.with_name(prefix.parent.name + ".libs")
             if libs.is_dir():
                 shutil.copytree(libs, fresh / libs.name)

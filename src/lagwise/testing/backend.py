@@ -98,6 +98,11 @@ class Backend(Protocol):
         ...
 
 
+def setting(value: str | float) -> str:
+    """A PostgreSQL setting as text: ``on`` and ``off`` for booleans."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
+
+
 def choose_backend(binaries: Binaries | None = None, *, major: int | None = None) -> Backend:
     """Processes of this machine where a PostgreSQL is found, containers otherwise.
 

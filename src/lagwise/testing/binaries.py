@@ -81,9 +81,7 @@ def find_binaries(major: int | None = None, *, environ: Mapping[str, str] | None
     wanted = "PostgreSQL" if major is None else f"PostgreSQL {major}"
     places = ", ".join(["pg_config", *VERSIONED, "the [embedded] wheel"])
     found = f" Found, and no use: {'; '.join(looked.values())}." if looked else ""
-    message = (
-        f"No {wanted} server (initdb, postgres, pg_basebackup) found. Looked at {places}.{found} {_REMEDIES}"
-    )
+    message = f"No {wanted} server (initdb, postgres, pg_basebackup) found. Looked at {places}.{found} {_REMEDIES}"
     raise BinariesNotFound(message)
 
 

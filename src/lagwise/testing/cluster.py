@@ -8,7 +8,7 @@ from types import MappingProxyType, TracebackType
 from typing import Self
 
 from lagwise.testing import replication
-from lagwise.testing.backend import Backend, choose_backend
+from lagwise.testing.backend import Backend, choose_backend, setting
 from lagwise.testing.binaries import Binaries
 from lagwise.testing.errors import ClusterError
 from lagwise.testing.node import Login, Node
@@ -55,7 +55,7 @@ class Cluster:
             message = f"replicas={replicas}: a cluster has none or more."
             raise ValueError(message)
         self._count = replicas
-        self._settings = {key: _setting(value) for key, value in (settings or {}).items()}
+        self._settings = {key: setting(value) for key, value in (settings or {}).items()}
         self._choose: Callable[[], Backend] = lambda: backend or choose_backend(binaries, major=major)
         self._login = Login("lagwise", secrets.token_hex(8))
         self._nodes: dict[str, Node] = {}
@@ -105,9 +105,7 @@ class Cluster:
 
     async def set_apply_delay(self, which: Which, seconds: float) -> None:
         """Let a replica show commits ``seconds`` after the primary made them (recovery_min_apply_delay)."""
-        await replication.configure(
-            self._node(which), "recovery_min_apply_delay", f"{round(seconds * 1000)}ms"
-        )
+        await replication.configure(self._node(which), "recovery_min_apply_delay", f"{round(seconds * 1000)}ms")
 
     async def stop(self, which: Which) -> None:
         """Shut a node down in order."""
@@ -247,7 +245,3 @@ class Cluster:
         for node in self._nodes.values():
             if node.upstream is started:
                 node.link.target = started.server.address
-
-
-def _setting(value: str | float) -> str:
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

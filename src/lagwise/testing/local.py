@@ -56,9 +56,7 @@ class LocalBackend:
         self._lock = threading.Lock()
         self._closed = False
 
-    def create_primary(
-        self, name: str, *, user: str, password: str, settings: Mapping[str, str]
-    ) -> LocalServer:
+    def create_primary(self, name: str, *, user: str, password: str, settings: Mapping[str, str]) -> LocalServer:
         """``initdb`` and start."""
         server = self._server(name)
         secret = self._root / "password"

@@ -91,9 +91,7 @@ class LocalServer:
                 kill(pid)
             self._reap("did not die")
             # A child that still holds the shared memory would make the next start fail.
-            wait_for(
-                lambda: not any(map(alive, victims)), 10.0, lambda: self._failure("left children behind")
-            )
+            wait_for(lambda: not any(map(alive, victims)), 10.0, lambda: self._failure("left children behind"))
         # Nobody may take a later process with the same number for this server.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
