@@ -67,6 +67,7 @@ def capacity(pool: Pool) -> float:
 
 
 def announce_commit(connection: Connection, *_: Any) -> None:
+    """COMMIT is about to be sent: whoever asked for it hears of it now."""
     before = connection.info.pop(BEFORE_COMMIT, None)
     if before is not None:
         connection.info[_COMMIT] = before()

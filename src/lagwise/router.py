@@ -197,18 +197,14 @@ def _pools(
         raise ValueError("primary is missing: give the URL or the AsyncEngine of the primary")
     if isinstance(replicas, str | URL):
         raise ValueError("replicas must be a mapping of names, or a list, of URLs or engines, not a single URL")
-    named = (
-        replicas
-        if isinstance(replicas, Mapping)
-        else {f"replica-{n}": replica for n, replica in enumerate(replicas, 1)}
-    )
-    if _PRIMARY in named:
+    if not isinstance(replicas, Mapping):
+        replicas = {f"replica-{number}": one for number, one in enumerate(replicas, 1)}
+    if _PRIMARY in replicas:
         raise ValueError('"primary" is the name of the primary: give the replica another name')
     pools = {_PRIMARY: Pools(_PRIMARY, primary, weight=1.0, configured_primary=True, options=options)}
-    for name, one in named.items():
-        if not isinstance(replica, Replica):
-            replica = Replica(replica)
-        pools[name] = Pools(name, replica.url, weight=replica.weight, configured_primary=False, options=options)
+    for name, one in replicas.items():
+        given = one if isinstance(one, Replica) else Replica(one)
+        pools[name] = Pools(name, given.url, weight=given.weight, configured_primary=False, options=options)
     if len(pools) > 1 and not all(node.is_postgresql for node in pools.values()):
         raise ValueError(
             "replicas need PostgreSQL (postgresql+asyncpg://...) on every node; without replicas any database will do"
