@@ -1,0 +1,1 @@
+"""compose.replica.yaml, brought up for real."""
