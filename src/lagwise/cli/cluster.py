@@ -68,17 +68,21 @@ async def _up(replicas: int, delays: list[float], major: int | None, *, as_json:
         async with Cluster(replicas, major=major) as cluster:
             for node, delay in zip(cluster.replicas, delays, strict=False):
                 await cluster.set_apply_delay(node, delay)
-            if as_json:
-                sys.stdout.write(_json(cluster) + "\n")
-                sys.stdout.flush()
-            else:
-                _show(cluster, delays)
+            _announce(cluster, delays, as_json=as_json)
             await asyncio.Event().wait()
     except asyncio.CancelledError:
         progress.print("Stopped; nothing is left behind.")
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+def _announce(cluster: Cluster, delays: list[float], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(_json(cluster) + "\n")
+    else:
+        _show(cluster, delays)
+    sys.stdout.flush()
 
 
 def _json(cluster: Cluster) -> str:
@@ -107,4 +111,3 @@ def _show(cluster: Cluster, delays: list[float]) -> None:
     lines += [f'        "{node.name}": "{node.url}",' for node in cluster.replicas]
     lines += ["    },", ")"]
     sys.stdout.write("\n".join(lines) + "\n\nCtrl-C stops it.\n")
-    sys.stdout.flush()

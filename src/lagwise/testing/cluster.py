@@ -126,11 +126,11 @@ class Cluster:
         await self.stop(which)
         await self.start(which)
 
-    async def promote(self, which: Which) -> None:
+    async def promote(self, which: Which, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - PostgreSQL's
         """Make a replica the primary. The old primary goes on, and the other replicas still follow it."""
         node = self._node(which)
-        if not await node.fetchval("SELECT pg_promote(true, 10)"):
-            message = f"{node.name} was not promoted within 10 s."
+        if not await node.fetchval("SELECT pg_promote(true, $1)", max(1, round(timeout))):
+            message = f"{node.name} was not promoted within {max(1, round(timeout))} s."
             raise ClusterError(message)
         node.upstream = None
         self._primary = node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from contextlib import suppress
@@ -15,7 +16,7 @@ from lagwise.testing.ports import HeldPort
 from lagwise.testing.processes import alive, children, discard, kill, tail, wait_for
 
 HOST = "127.0.0.1"
-_START, _STOP, _TOOL = 30.0, 30.0, 60.0  # seconds
+_START, _STOP, _QUIT, _TOOL = 30.0, 30.0, 5.0, 60.0  # seconds
 _ATTEMPTS = 5
 _TAKEN = "could not bind"
 
@@ -77,7 +78,7 @@ class LocalServer:
         """
         if self.running:
             self._signal(signal.SIGINT)
-            self._reap("did not stop")
+            self._reap("did not stop", _STOP)
 
     def kill(self) -> None:
         """SIGKILL for the postmaster and every child, and return when they are gone."""
@@ -89,7 +90,7 @@ class LocalServer:
             self._signal(signal.SIGKILL)
             for pid in victims:
                 kill(pid)
-            self._reap("did not die")
+            self._reap("did not die", _STOP)
             # A child that still holds the shared memory would make the next start fail.
             wait_for(lambda: not any(map(alive, victims)), 10.0, lambda: self._failure("left children behind"))
         # Nobody may take a later process with the same number for this server.
@@ -141,7 +142,7 @@ class LocalServer:
             try:
                 status = process.wait(_TOOL)
             except subprocess.TimeoutExpired:
-                process.kill()
+                _end(process)
                 process.wait()
                 status = None
             finally:
@@ -154,11 +155,11 @@ class LocalServer:
     def close(self) -> None:
         """End it as fast as possible; the data is not needed any more. Does not raise."""
         for tool in list(self._tools):
-            tool.kill()
+            _end(tool)
         if self.running:
             self._signal(signal.SIGQUIT)
             try:
-                self._reap("did not quit", 5.0)
+                self._reap("did not quit", _QUIT)
             except ClusterError:
                 with suppress(ClusterError):  # nothing more can be done; the other servers must still end
                     self.kill()
@@ -200,7 +201,7 @@ class LocalServer:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def _reap(self, failure: str, seconds: float = _STOP) -> None:
+    def _reap(self, failure: str, seconds: float) -> None:
         assert self._process is not None
         try:
             self._process.wait(seconds)
@@ -212,3 +213,9 @@ class LocalServer:
 
     def _logged(self, since: int) -> str:
         return self._log.read_bytes()[since:].decode(errors="replace")
+
+
+def _end(tool: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for a program and what it started: its session is its own."""
+    with suppress(ProcessLookupError):
+        os.killpg(tool.pid, signal.SIGKILL)

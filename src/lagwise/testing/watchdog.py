@@ -10,6 +10,7 @@ from lagwise.testing.account import Account
 
 # Reads until the pipe closes, which the kernel does for us however we die (SIGKILL, os._exit, a crash).
 # SIGQUIT is PostgreSQL's immediate shutdown: the postmaster ends its children itself.
+_PATIENCE = 10.0  # seconds
 _SCRIPT = """
 while read -r _; do :; done
 cd /
@@ -40,7 +41,7 @@ class Watchdog:
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

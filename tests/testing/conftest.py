@@ -1,0 +1,68 @@
+"""One cluster for the tests that leave it as they found it, and what is needed to be somebody else."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from lagwise.testing import Binaries, BinariesNotFound, Cluster
+from lagwise.testing.binaries import find_binaries
+
+# As many of these as there are on this machine: each has traps of its own (see lagwise.testing.server).
+MAJORS = (15, 16, 18)
+
+
+@pytest.fixture(scope="session")
+async def shared() -> AsyncIterator[Cluster]:
+    """A primary and two replicas, with a table ``note``, for the whole run."""
+    async with Cluster(replicas=2) as cluster:
+        await cluster.primary.execute("CREATE TABLE note (id int PRIMARY KEY)")
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
+    """The shared cluster: healthy, caught up, the table empty; mended afterwards."""
+    await shared.primary.execute("TRUNCATE note")
+    await shared.caught_up()
+    yield shared
+    await shared.heal()
+    for node in shared.nodes.values():
+        node.proxy.latency = 0.0
+        node.proxy.reset_counts()
+        await shared.start(node)
+    for replica in shared.replicas:
+        await shared.resume_replay(replica)
+
+
+@pytest.fixture
+def postgres() -> Callable[[int], Binaries]:
+    """The binaries of one major version; skips the test where there are none."""
+
+    def find(major: int) -> Binaries:
+        try:
+            return find_binaries(major, environ={})
+        except BinariesNotFound:
+            pytest.skip(f"no PostgreSQL {major} on this machine")
+
+    return find
+
+
+@pytest.fixture
+def as_root() -> None:
+    """Skips the test for everybody but root."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become somebody else")
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """A directory for temporary files that everybody may use; what is left in it is a leak."""
+    place = tmp_path / "spool"
+    place.mkdir()
+    for directory in (place, *tmp_path.parents[:2], tmp_path):
+        if directory.stat().st_uid == os.geteuid():
+            directory.chmod(0o755)
+    place.chmod(0o1777)
+    return place
