@@ -73,10 +73,13 @@ def announce_commit(connection: Connection, *_: Any) -> None:
         connection.info[_COMMIT] = before()
 
 
-def hear_refusal(connection: Connection) -> None:
-    """The server answered with an error: if that was to a COMMIT, nothing was committed."""
+def hear_failure(connection: Connection, error: BaseException) -> None:
+    """A statement failed: if it was a COMMIT and the server said so itself, nothing was committed.
+
+    A cancelled COMMIT, or one whose connection broke, may have succeeded: it stays in doubt.
+    """
     commit = connection.info.pop(_COMMIT, None)
-    if commit is not None:
+    if commit is not None and getattr(error, "sqlstate", None) is not None:
         commit.refused()
     if connection.dialect.name == "sqlite":
         sqlite.allow_writes(connection)

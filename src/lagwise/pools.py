@@ -19,7 +19,7 @@ from lagwise.connection import (
     close_touched,
     drop_closed,
     fence,
-    hear_refusal,
+    hear_failure,
     judge,
     reset_touched,
     watch_statement,
@@ -217,7 +217,7 @@ class Pools:
         if failure is Failure.LOST:
             self.lost(type(context.original_exception).__name__)
         elif context.connection is not None:
-            hear_refusal(context.connection)
+            hear_failure(context.connection, context.original_exception)
         if failure is Failure.READ_ONLY and engine.reads:
             raise ReadOnly(
                 f"a read session on {self.name} attempted a write, which PostgreSQL refused; nothing was written. "

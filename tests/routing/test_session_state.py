@@ -1,0 +1,118 @@
+"""AUTOCOMMIT lets SET survive the session: nothing of one request is found by the next."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from lagwise import Policy, Router
+from lagwise.testing import Cluster
+
+from .conftest import in_rotation
+
+TRACES = {
+    "SET": "SET search_path = tenant_{n}",
+    "set_config": "SELECT set_config('lagwise.tenant', 'tenant_{n}', false)",
+    "advisory lock": "SELECT pg_advisory_lock({n})",
+    "prepared statement": "PREPARE left_{n} AS SELECT 1",
+    "role": "SET ROLE pg_monitor",
+    "quoted call": "SELECT \"set_config\"('lagwise.tenant', 'tenant_{n}', false)",
+}
+STATE = text("""
+    SELECT current_setting('search_path'), coalesce(current_setting('lagwise.tenant', true), ''), current_user,
+           (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
+           (SELECT count(*) FROM pg_prepared_statements WHERE from_sql)
+""")
+CLEAN = ('"$user", public', "", "lagwise", 0, 0)
+LONG = Policy(probe_interval=60, max_lag=120, sticky_window=120)
+
+
+async def state(session: AsyncSession) -> tuple[object, ...]:
+    return tuple((await session.execute(STATE)).one())
+
+
+@pytest.fixture(params=["on a replica", "on the primary", "an engine of the application's"])
+async def reading(request: pytest.FixtureRequest, cluster: Cluster) -> AsyncIterator[Router]:
+    """A Router whose reads share three connections."""
+    if request.param == "on the primary":
+        async with Router(cluster.primary.url, policy=LONG, pool_size=3) as db:
+            yield db
+        return
+    url = cluster.replicas[0].url
+    engine = create_async_engine(url, pool_size=3, max_overflow=0)
+    replica = engine if "engine" in request.param else url
+    async with Router(cluster.primary.url, [replica], policy=LONG, pool_size=3) as db:
+        await in_rotation(db, "replica-1")
+        yield db
+    await engine.dispose()
+
+
+async def test_nothing_leaks_from_one_session_to_the_next(reading: Router) -> None:
+    """200 interleaved sessions on 3 connections, each leaving something behind: the next finds nothing."""
+    kinds = itertools.cycle(TRACES.values())
+
+    async def one(number: int) -> tuple[object, ...]:
+        async with reading.read() as session:
+            found = await state(session)
+            await session.execute(text(next(kinds).format(n=number)))
+            return found
+
+    found = await asyncio.gather(*map(one, range(200)))
+    assert {CLEAN} == set(found)
+
+
+async def test_the_traces_would_be_found(cluster: Cluster) -> None:
+    """On a bare AUTOCOMMIT engine the next session meets every one of them."""
+    engine = create_async_engine(cluster.replicas[0].url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=0)
+    for number, trace in enumerate(TRACES.values()):
+        async with AsyncSession(engine) as session:
+            before = await state(session)
+        async with AsyncSession(engine) as session:
+            await session.execute(text(trace.format(n=number)))
+        async with AsyncSession(engine) as session:
+            assert before != await state(session), trace
+            await session.execute(text("RESET ROLE"))
+            await session.execute(text("SET lagwise.tenant = ''"))
+    await engine.dispose()
+
+
+async def test_plain_selects_still_cost_one_round_trip(cluster: Cluster) -> None:
+    """Cleaning up is for those who left something; afterwards a plain select is 1 trip again."""
+    async with Router(cluster.primary.url, [cluster.replicas[0].url], policy=LONG, pool_size=1) as db:
+        await in_rotation(db, "replica-1")
+
+        async def run(statement: str) -> int:
+            before = cluster.replicas[0].proxy.round_trips
+            async with db.read() as session:
+                await session.execute(text(statement))
+            return cluster.replicas[0].proxy.round_trips - before
+
+        for _ in range(3):
+            await run("SELECT count(*) FROM item")
+        assert await run("SELECT count(*) FROM item") == 1
+        assert await run("SET search_path = tenant") >= 2
+        assert await run("SELECT count(*) FROM item") == 1
+
+
+async def test_a_cancelled_session_leaves_nothing_either(cluster: Cluster) -> None:
+    """Cancelled between its SET and its end, a session still does not hand its settings on."""
+    async with Router(cluster.primary.url, [cluster.replicas[0].url], policy=LONG, pool_size=1) as db:
+        await in_rotation(db, "replica-1")
+        reached = asyncio.Event()
+
+        async def interrupted() -> None:
+            async with db.read() as session:
+                await session.execute(text("SET search_path = tenant"))
+                reached.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(interrupted())
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with db.read() as session:
+            assert await state(session) == CLEAN
