@@ -81,6 +81,7 @@ class Stack:
         self._environment = {
             "COMPOSE_PROJECT_NAME": project,
             "POSTGRES_VERSION": VERSION,
+            "HEALTH_INTERVAL": "500ms",
             "POSTGRES_PASSWORD": PASSWORDS["postgres"],
             "REPLICATION_PASSWORD": PASSWORDS["replicator"],
             "APP_PASSWORD": PASSWORDS["app"],
@@ -89,10 +90,13 @@ class Stack:
             "REPLICA_2_PORT": str(self.ports["replica-2"]),
         }
 
-    async def up(self, **settings: str) -> None:
-        """Bring it up with ``settings`` in the environment, and wait until it is healthy."""
+    async def up(self, *arguments: str, **settings: str) -> None:
+        """Bring all of it (or the services among ``arguments``) up, and wait until it is healthy."""
         try:
-            await self._do(self._compose.start, **settings)
+            if arguments:
+                await self.compose("up", "--detach", "--wait", *arguments, **settings)
+            else:
+                await self._do(self._compose.start, **settings)
         except AssertionError as failed:
             failed.add_note(await self.compose("logs", "--no-color", "--tail", "30"))
             raise
@@ -151,14 +155,16 @@ class Stack:
         return await self._do(partial(_output, ["docker", *arguments]))
 
     async def streaming(self) -> dict[str, str]:
-        """The physical slot over which every replica streams, as the primary sees it."""
-        rows = await self.psql(
+        """The physical slot over which every replica streams, in the replica's words and the primary's."""
+        active = await self.psql(
             "primary",
-            "select application_name, slot_name from pg_stat_replication "
-            "join pg_replication_slots on pid = active_pid "
-            "where state = 'streaming' and slot_type = 'physical'",
+            "select application_name || ' ' || slot_name from pg_stat_replication "
+            "join pg_replication_slots on pid = active_pid where state = 'streaming' and slot_type = 'physical'",
         )
-        return dict(row.split("|") for row in rows.splitlines())
+        # The primary alone would count a clone, which streams over the slot too.
+        query = "select slot_name from pg_stat_wal_receiver where status = 'streaming'"
+        slots = {node: await self.sh(node, f'psql -XqtA -c "{query}" || true') for node in REPLICAS}
+        return {node: slot for node, slot in slots.items() if f"{node} {slot}" in active.splitlines()}
 
     async def identity(self, node: str) -> str:
         """What every clone has anew: the inode of a file nothing writes to later, and when it was written."""

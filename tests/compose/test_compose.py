@@ -265,14 +265,14 @@ async def test_apply_delay_makes_the_second_replica_lag(stack: Stack) -> None:
 
 async def test_a_promoted_replica_stays_a_primary(fresh: Stack) -> None:
     """After pg_promote() the replica takes writes, is healthy, and is not cloned back by a restart."""
-    await fresh.up()
+    await fresh.up("replica-1")
     await keep(fresh, "before promotion")
     await arrives(fresh, "before promotion", "replica-1")
     before = await fresh.identity("replica-1")
     await fresh.compose("stop", "primary")
     assert await fresh.psql("replica-1", "select pg_promote()") == "t"
     await fresh.compose("restart", "replica-1")
-    await fresh.compose("up", "--detach", "--wait", "--no-deps", "replica-1")
+    await fresh.up("--no-deps", "replica-1")
     counted = "insert into words values ('after promotion');\nselect count(*) from words"
     assert await fresh.psql("replica-1", counted) == "2"
     assert await fresh.identity("replica-1") == before
@@ -281,15 +281,16 @@ async def test_a_promoted_replica_stays_a_primary(fresh: Stack) -> None:
 async def test_a_first_start_cut_short_is_begun_again(fresh: Stack) -> None:
     """A cluster whose roles were never made is not taken for a finished one."""
     await fresh.once("primary", "initdb -D /var/lib/postgresql/$PG_MAJOR/main >/dev/null")
-    await fresh.up()
-    assert await fresh.streaming() == STREAMING
+    await fresh.up("primary")
+    async with fresh.connect("primary") as connection:
+        assert await connection.scalar(text("select current_user")) == "app"
 
 
 async def test_a_wrong_replication_password_is_said_at_once(fresh: Stack) -> None:
     """A replica that is not let in ends with the server's reason in its log; it does not try for ever."""
-    await fresh.compose("up", "--detach", "--wait", "primary")
+    await fresh.up("primary")
     with pytest.raises(AssertionError, match="exited"):
-        await fresh.up(REPLICATION_PASSWORD="wrong")
+        await fresh.up("--no-deps", "replica-1", REPLICATION_PASSWORD="wrong")
     logs = await fresh.compose("logs", "--no-color", "replica-1")
     assert 'password authentication failed for user "replicator"' in logs
 
