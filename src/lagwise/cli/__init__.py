@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from lagwise.cli import cluster
+from lagwise.cli.demo import demo
 
 app = typer.Typer(
     name="lagwise",
@@ -13,3 +14,4 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cluster.app, name="cluster")
+app.command()(demo)

@@ -1,0 +1,89 @@
+"""A to-do list that reads from replicas and never misses its own writes: `uvicorn examples.app:app`."""
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, HTTPException, Request
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from lagwise import Router
+from lagwise.fastapi import CausalityMiddleware, ReadSession, RoutedSession, WriteSession, health_router, lifespan
+
+db = Router(
+    os.environ["LAGWISE_PRIMARY"],
+    replicas=[url.strip() for url in os.environ.get("LAGWISE_REPLICAS", "").split(",") if url.strip()],
+)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Item(Base):
+    __tablename__ = "items"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    done: Mapped[bool] = mapped_column(default=False)
+
+
+class ItemIn(BaseModel):
+    text: str
+
+
+class ItemOut(ItemIn):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    done: bool
+
+
+@asynccontextmanager
+async def tables(_: FastAPI) -> AsyncIterator[None]:
+    # Your migrations do this, before the application starts.
+    async with db.write.begin() as session:
+        await (await session.connection()).run_sync(Base.metadata.create_all)
+    yield
+
+
+app = FastAPI(lifespan=lifespan(db, inner=tables))
+app.add_middleware(CausalityMiddleware, secret=os.environ["LAGWISE_SECRET"], route_header=True)
+app.include_router(health_router(db), prefix="/health")
+
+
+@app.post("/items", status_code=201, response_model=ItemOut)
+async def create(item: ItemIn, session: WriteSession) -> Item:
+    new = Item(**item.model_dump())
+    session.add(new)
+    await session.flush()  # gives it its id; COMMIT comes by itself, before the response
+    return new
+
+
+@app.get("/items", response_model=list[ItemOut])
+async def newest(session: ReadSession) -> Sequence[Item]:
+    return (await session.scalars(select(Item).order_by(Item.id.desc()).limit(100))).all()
+
+
+@app.get("/items/{item_id}", response_model=ItemOut)
+async def show(item_id: int, session: ReadSession) -> Item:
+    return await found(session, item_id)
+
+
+@app.get("/items/{item_id}/done")
+@app.put("/items/{item_id}/done")
+async def done(item_id: int, request: Request, session: RoutedSession) -> bool:
+    item = await found(session, item_id)  # GET: on a replica; PUT: on the primary
+    if request.method == "PUT":
+        item.done = True
+    return item.done
+
+
+async def found(session: AsyncSession, item_id: int) -> Item:
+    item = await session.get(Item, item_id)
+    if item is None:
+        raise HTTPException(404, "no such item")
+    return item
