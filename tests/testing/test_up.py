@@ -85,16 +85,18 @@ async def test_table_and_router_lines(spool: Path) -> None:
     """People get a table with whole URLs, whatever the width, and a Router to paste."""
     async with up(spool, "--replicas", "1", "--apply-delay", "1.5") as process:
         assert process.stdout is not None
-        lines = []
-        while (line := (await process.stdout.readline()).decode().rstrip()) != "Ctrl-C stops it.":
-            lines.append(line)
+        lines: list[str] = []
+        while lines[-1:] != ["Ctrl-C stops it."]:
+            line = await process.stdout.readline()
+            assert line, "it ended"
+            lines.append(line.decode().rstrip())
         process.send_signal(signal.SIGINT)
         await asyncio.wait_for(process.communicate(), 20)
     url = next(line.split('"')[1] for line in lines if "primary=" in line)
     assert any("primary" in line and url in line for line in lines if line.startswith("│"))
     assert any("replica, 1.5 s behind" in line for line in lines)
     start = lines.index("db = Router(")
-    pasted = "\n".join(lines[start:])
+    pasted = "\n".join(lines[start:-1])
     router = eval(pasted.partition("=")[2], {"Router": dict})
     assert router["primary"] == url
     assert list(router["replicas"]) == ["replica-1"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, overload
+from typing import TypeVar, cast, overload
 
 T = TypeVar("T")
 
@@ -42,11 +42,12 @@ async def wait_until(
     """
     what = what or getattr(predicate, "__name__", repr(predicate))
     seen: object = "nothing: the predicate did not return"
+    limit = asyncio.timeout(timeout)
     try:
-        async with asyncio.timeout(timeout) as limit:
+        async with limit:
             while True:
                 answer = predicate()
-                value: T = await answer if inspect.isawaitable(answer) else answer
+                value = cast("T", await answer if inspect.isawaitable(answer) else answer)
                 if value:
                     return value
                 seen = value

@@ -98,7 +98,6 @@ class Link:
         self.lossy = False
         self._framing = Framing() if proxy.counting else None
         self._connected = False
-        self._delayed: deque[bytes] = deque()
 
     def received(self, end: End, data: bytes) -> None:
         """Pass on what one end sent, or lose it, or hold it back."""
@@ -107,17 +106,19 @@ class Link:
         elif end is self.client:
             if self._framing is not None:
                 self._framing.from_client(data)
-            if self.proxy.latency or self._delayed:
-                self._delayed.append(data)
-                asyncio.get_running_loop().call_later(self.proxy.latency, self._send_delayed)
+            self.server.waiting.append(data)
+            if self.proxy.latency or len(self.server.waiting) > 1:
+                asyncio.get_running_loop().call_later(self.proxy.latency, self._send_next)
             else:
-                self.server.write(data)
+                self._send_next()
         else:
             if self._framing is not None and (ready := self._framing.from_server(data)):
                 first = not self._connected
                 self._connected = True
                 self.proxy.count(self._framing.application, ready - first, int(first))
-            self.client.write(data)
+            self.client.waiting.append(data)
+            if not self.proxy.frozen:
+                self.client.flush()
 
     def ended(self, end: End, error: Exception | None) -> None:
         """One end is gone: close the other, in the same manner. In a black hole nobody hears of it."""
@@ -140,9 +141,9 @@ class Link:
         """Read at both ends again, as soon as there are two."""
         if self.server.transport is None:
             return
-        while self._delayed:
-            self.server.write(self._delayed.popleft())
         for end in (self.client, self.server):
+            if not self.proxy.frozen:
+                end.flush()
             end.read(not self.proxy.frozen)
 
     def abort(self) -> None:
@@ -150,15 +151,12 @@ class Link:
         for end in (self.client, self.server):
             end.abort()
 
-    def _send_delayed(self) -> None:
+    def _send_next(self) -> None:
         # Timers with equal deadlines fire in any order; the queue keeps the bytes in theirs.
-        if not self._delayed or self.proxy.frozen:
-            return
-        data = self._delayed.popleft()
         if self.proxy.swallowing:
             self.lossy = True
-        else:
-            self.server.write(data)
+        elif self.server.transport is not None and not self.proxy.frozen:
+            self.server.flush(1)
 
 
 class End(asyncio.Protocol):
@@ -168,11 +166,12 @@ class End(asyncio.Protocol):
         self._link = link
         self.transport: asyncio.Transport | None = None
         self.gone = False
+        self.waiting: deque[bytes] = deque()  # to be sent to it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio's call: there is a socket."""
+        # Not paused here until the other end is there: older 3.11 releases forget it. What comes early waits.
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.pause_reading()  # until the other end is there
 
     def data_received(self, data: bytes) -> None:
         """Asyncio's call: there are bytes."""
@@ -200,10 +199,12 @@ class End(asyncio.Protocol):
         if self.transport is not None and not self.transport.is_closing():
             (self.transport.resume_reading if on else self.transport.pause_reading)()
 
-    def write(self, data: bytes) -> None:
-        """Send, if there is anybody."""
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(data)
+    def flush(self, most: int | None = None) -> None:
+        """Send what waits, or the first ``most`` pieces of it, if there is anybody."""
+        for _ in range(len(self.waiting) if most is None else min(most, len(self.waiting))):
+            data = self.waiting.popleft()
+            if self.transport is not None and not self.transport.is_closing():
+                self.transport.write(data)
 
     def close(self) -> None:
         """Close when all is sent."""
