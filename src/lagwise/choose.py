@@ -28,14 +28,16 @@ async def choose(
     """
     if avoid:
         return _must_lead(monitor, policy, request, avoid)
-    chosen = route(monitor.view, policy, request, monitor.clock(), load=load)
+    # Staleness counts from here, however long the wait: what was committed before the session opened.
+    now = monitor.clock()
+    chosen = route(monitor.view, policy, request, now, load=load)
     if chosen.reason.may_improve and policy.catch_up:
-        chosen = await _catch_up(monitor, policy, request, load, chosen)
+        chosen = await _catch_up(monitor, policy, request, now, load)
     if chosen.node is None:
         # A node that was lost a moment ago may only have lost one connection: ask it before saying no.
-        now = monitor.clock()
-        await monitor.settled(now, now + policy.probe_timeout)
-        chosen = route(monitor.view, policy, request, monitor.clock(), load=load)
+        asked = monitor.clock()
+        await monitor.settled(asked, asked + policy.probe_timeout)
+        chosen = route(monitor.view, policy, request, now, load=load)
     if chosen.node is None:
         raise refusal(monitor.view, policy, chosen, monitor.clock())
     return chosen
@@ -51,11 +53,13 @@ def _must_lead(monitor: Monitor, policy: Policy, request: Request, avoid: frozen
 
 
 async def _catch_up(
-    monitor: Monitor, policy: Policy, request: Request, load: Callable[[str], float], chosen: Route
+    monitor: Monitor, policy: Policy, request: Request, now: float, load: Callable[[str], float]
 ) -> Route:
+    chosen = route(monitor.view, policy, request, now, load=load)
+
     def improved() -> bool:
         nonlocal chosen
-        chosen = route(monitor.view, policy, request, monitor.clock(), load=load)
+        chosen = route(monitor.view, policy, request, now, load=load)
         return not chosen.reason.may_improve
 
     deadline, pause = monitor.clock() + policy.catch_up, _FIRST_PAUSE

@@ -18,7 +18,7 @@ from lagwise.pools import Pools, Replica
 from lagwise.probe import Prober
 from lagwise.route import Request, Route
 from lagwise.session import Intent, RoutingSessionMaker
-from lagwise.view import Node, View
+from lagwise.view import Node, Role, View
 
 Target = str | URL | AsyncEngine
 _PRIMARY = "primary"
@@ -140,7 +140,7 @@ class Router:
         try:
             reading = await monitor.after(node, now, now + self.policy.probe_timeout)
         finally:
-            if reading is None:
+            if reading is None or reading.role is not Role.PRIMARY:
                 commit.unplaced()
             else:
                 commit.at(reading)

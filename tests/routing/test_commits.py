@@ -7,7 +7,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
 from lagwise import Causality, Policy, Router
-from lagwise.testing import Cluster
+from lagwise.testing import Cluster, wait_until
 
 from .application import Item
 from .conftest import router
@@ -43,8 +43,8 @@ async def test_a_released_savepoint_is_no_commit(db: Router) -> None:
 
 
 async def test_the_position_covers_the_commit(cluster: Cluster, db: Router) -> None:
-    """A replica that has replayed the token's position shows the row: 200 times, with asynchronous commit."""
-    for turn in range(200):
+    """A replica that has replayed the token's position shows the row: many times, with asynchronous commit."""
+    for turn in range(60):
         with Causality() as seen:
             async with db.write.begin() as session:
                 await session.execute(text("SET LOCAL synchronous_commit = off"))
@@ -87,6 +87,7 @@ async def test_a_commit_cut_off_by_cancellation_is_in_doubt(cluster: Cluster, db
             with pytest.raises(asyncio.CancelledError):
                 await committing
             cluster.primary.proxy.latency = 0.0
+            await wait_until(lambda: db.view.primary is not None, what="the primary")
         assert seen.wrote
         assert [position.in_doubt_at > 0 for position in seen.token] == [True]
         async with db.read() as session:
