@@ -1,0 +1,1 @@
+"""The decide layer: values and pure functions, tested by properties."""

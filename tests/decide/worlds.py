@@ -1,0 +1,61 @@
+"""Small worlds for the tests of this folder: nodes, readings, and the strategies that draw them."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from lagwise.lsn import LSN
+from lagwise.token import CausalToken, Position
+from lagwise.view import Node, Reading, Role, View
+
+SYSTEM = 7
+
+lsns = st.integers(0, (1 << 64) - 1).map(LSN)
+epochs = st.integers(0, (1 << 32) - 1)
+systems = st.integers(0, (1 << 64) - 1)
+timelines = st.integers(0, (1 << 32) - 1)
+
+
+def positions(system: st.SearchStrategy[int] = systems) -> st.SearchStrategy[Position]:
+    """Any position the text form can carry."""
+    return st.builds(Position, system=system, timeline=timelines, lsn=lsns, issued_at=epochs, in_doubt_at=epochs)
+
+
+def tokens(most: int = 5) -> st.SearchStrategy[CausalToken]:
+    """Tokens of at most `most` databases out of five, so that merges meet the same ones."""
+    few = st.sampled_from([0, 1, 2, (1 << 63), (1 << 64) - 1])
+    return st.lists(positions(few), max_size=most).map(CausalToken.of)
+
+
+def primary(lsn: int, at: float = 0.0, *, name: str = "primary", timeline: int = 1, system: int = SYSTEM) -> Node:
+    """A node that says it is the primary."""
+    return Node(name=name, reading=Reading(role=Role.PRIMARY, system=system, timeline=timeline, lsn=LSN(lsn), at=at))
+
+
+def replica(
+    name: str,
+    lsn: int,
+    at: float = 0.0,
+    *,
+    timeline: int = 1,
+    system: int = SYSTEM,
+    weight: float = 1.0,
+    drained: bool = False,
+) -> Node:
+    """A node that says it is a replica."""
+    reading = Reading(role=Role.REPLICA, system=system, timeline=timeline, lsn=LSN(lsn), at=at)
+    return Node(name=name, weight=weight, reading=reading, drained=drained)
+
+
+def unreachable(name: str, error: str = "ConnectionRefusedError") -> Node:
+    """A node that did not answer."""
+    return Node(name=name, error=error)
+
+
+def after(*rounds: list[Node]) -> View:
+    """The View after the monitor has read these nodes, round after round."""
+    view = None
+    for nodes in rounds:
+        view = View.of(nodes, view)
+    assert view is not None
+    return view
