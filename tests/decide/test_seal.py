@@ -57,7 +57,7 @@ def test_ten_thousand_bad_texts_are_invalid_tokens_and_nothing_else() -> None:
             opened += 1
             assert answer == TOKEN
             assert text.startswith(f"{TOKEN}.")
-    assert opened < 100
+    assert opened < 500
 
 
 def test_every_flipped_bit_of_the_payload_is_noticed() -> None:

@@ -1,0 +1,30 @@
+"""What importing costs: a framework, a command line or a test kit only when its module is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"fastapi", "starlette", "pydantic", "typer", "rich", "uvicorn", "testcontainers", "prometheus_client", "httpx"}
+
+
+@pytest.mark.parametrize("module", ["lagwise", "lagwise.asgi"])
+def test_the_library_brings_no_framework(module: str) -> None:
+    """A worker without a web framework imports lagwise and gets SQLAlchemy, a driver and what signing needs."""
+    code = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert set() == HEAVY & set(answer.stdout.split())
+
+
+def test_every_public_name_is_there() -> None:
+    """What `__all__` promises can be imported, and the names of the documentation are among it."""
+    import lagwise
+
+    documented = """
+        Router Replica Policy Causality CausalToken LSN Route Reason
+        RoutingError NoPrimary NoReplica ReadOnly InvalidToken NotOpen
+    """
+    assert set(documented.split()) == set(lagwise.__all__)
+    assert all(hasattr(lagwise, name) for name in lagwise.__all__)
