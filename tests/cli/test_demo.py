@@ -8,13 +8,15 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from lagwise.cli import app
 from lagwise.cli.demo import report
 from lagwise.cli.demo.traffic import Tally, quantile
 from lagwise.health import NodeHealth, Nodes
@@ -22,15 +24,23 @@ from lagwise.testing import wait_until
 from lagwise.testing.processes import alive
 from lagwise.view import Standing
 
+Played: TypeAlias = asyncio.Task[tuple[int | None, bytes, bytes, list[str]]]
 DEMO = (sys.executable, "-W", "error", "-m", "lagwise", "demo")
 
 
-@pytest.fixture
-def place() -> Iterator[Path]:
+@contextmanager
+def reachable() -> Iterator[Path]:
     """A temporary directory that a server's own account can reach, unlike pytest's."""
     with tempfile.TemporaryDirectory(prefix="lagwise-test-demo-") as name:
         path = Path(name)
         path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Where the servers of one test live."""
+    with reachable() as path:
         yield path
 
 
@@ -56,24 +66,20 @@ def left_in(place: Path) -> list[str]:
     return [path.name for path in place.iterdir() if not path.name.startswith("lagwise-pg-")]
 
 
-async def test_the_demo_shows_the_bug_and_the_fix(place: Path) -> None:
-    """The naive split misses its clients' writes, lagwise misses none and still reads from replicas; status 0."""
-    async with running(*DEMO, "--seconds", "3", "--json", place=place) as process:
-        out, err = await process.communicate()
-    found: dict[str, Any] = json.loads(out)
-    assert (process.returncode, err.decode()) == (0, ""), found
-    naive, lagwise = found["naive"], found["lagwise"]
-    assert naive["stale"] > 0
-    assert (lagwise["stale"], lagwise["errors"], found["passed"]) == (0, 0, True)
-    assert lagwise["own_reads"] > 0
-    assert (naive["replica_share"], lagwise["replica_share"] > 0) == (1.0, True)
-    assert {name: node["role"] for name, node in found["nodes"].items()} == {
-        "primary": "primary",
-        "replica-1": "replica",
-        "replica-2": "replica",
-    }
-    assert sum(lagwise["reads_by_node"].values()) == lagwise["reads"]
-    assert left_in(place) == []
+@pytest.fixture(scope="module", autouse=True)
+async def played() -> AsyncIterator[Played]:
+    """A whole run of the demo, which plays beside the other tests of this module: it mostly waits."""
+
+    async def run() -> tuple[int | None, bytes, bytes, list[str]]:
+        with reachable() as place:
+            async with running(*DEMO, "--seconds", "3", "--json", place=place) as process:
+                out, err = await process.communicate()
+            return process.returncode, out, err, left_in(place)
+
+    task = asyncio.create_task(run())
+    yield task
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def test_ctrl_c_ends_it_in_the_middle(place: Path) -> None:
@@ -123,24 +129,38 @@ async def test_serve_keeps_it_up_for_the_browser(place: Path) -> None:
     assert left_in(place) == []
 
 
-async def test_a_missing_extra_is_one_line(place: Path) -> None:
+async def test_the_demo_shows_the_bug_and_the_fix(played: Played) -> None:
+    """The naive split misses its clients' writes, lagwise misses none and still reads from replicas; status 0."""
+    status, out, err, left = await played
+    found: dict[str, Any] = json.loads(out)
+    assert (status, err.decode(), left) == (0, "", []), found
+    naive, lagwise = found["naive"], found["lagwise"]
+    assert naive["stale"] > 0
+    assert (lagwise["stale"], lagwise["errors"], found["passed"]) == (0, 0, True)
+    assert lagwise["own_reads"] > 0
+    assert (naive["replica_share"], lagwise["replica_share"] > 0) == (1.0, True)
+    assert {name: node["role"] for name, node in found["nodes"].items()} == {
+        "primary": "primary",
+        "replica-1": "replica",
+        "replica-2": "replica",
+    }
+    assert sum(lagwise["reads_by_node"].values()) == lagwise["reads"]
+
+
+def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without FastAPI it says what to install, in one line, with status 2."""
-    script = (
-        "import sys; sys.modules['fastapi'] = None; sys.argv = ['lagwise', 'demo'];"
-        "from lagwise.__main__ import main; main()"
-    )
-    async with running(sys.executable, "-c", script, place=place) as process:
-        out, err = await process.communicate()
-    assert err == b"lagwise: fastapi missing; run `pip install lagwise[cli,fastapi,embedded]`\n"
-    assert (process.returncode, out) == (2, b"")
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    result = CliRunner().invoke(app, ["demo"])
+    assert result.stderr == "lagwise: fastapi missing; run `pip install lagwise[cli,fastapi,embedded]`\n"
+    assert (result.exit_code, result.stdout) == (2, "")
 
 
-async def test_a_missing_postgresql_is_one_line(place: Path) -> None:
+def test_a_missing_postgresql_is_one_line(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     """Without a PostgreSQL to run it says what to do, in one line, with status 2."""
-    async with running(*DEMO, "--json", place=place, LAGWISE_PG_BIN=str(place)) as process:
-        out, err = await process.communicate()
-    assert (process.returncode, out, len(err.splitlines())) == (2, b"", 1)
-    assert err.startswith(b"lagwise: LAGWISE_PG_BIN=")
+    monkeypatch.setenv("LAGWISE_PG_BIN", str(place))
+    result = CliRunner().invoke(app, ["demo", "--json"])
+    assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+    assert result.stderr.startswith("lagwise: LAGWISE_PG_BIN=")
 
 
 @pytest.mark.parametrize(
