@@ -197,10 +197,11 @@ def test_the_tables_fit_a_terminal() -> None:
         error=None,
     )
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(report.tables(tally, tally, Nodes(status="warn", nodes={"replica-1": node}), "title"))
+    console.print(report.tables(tally, tally, Nodes(status="warn", nodes={"replica-1": node}), "lagwise[embedded]"))
     shown = console.export_text()
     assert "…" not in shown
     assert all(word in shown for word in ("99999 of 99999", "other-timeline", "0/1234ABCD", "12.34 s", "9999.9 ms"))
+    assert "lagwise[embedded]" in shown
 
 
 def test_a_quantile_is_a_time_that_was_measured() -> None:

@@ -28,7 +28,8 @@ async def play(seconds: float, clients: int, *, serve: bool, as_json: bool, clos
     async with stage() as where:
         try:
             naive, lagwise = Tally(), Tally()
-            title = f"PostgreSQL {where.cluster.version} ({where.cluster.origin}), {clients} clients"
+            source = where.cluster.origin.partition(": ")[0]  # without the directory
+            title = f"PostgreSQL {where.cluster.version} ({source}), {clients} clients"
 
             def picture() -> RenderableType:
                 return report.tables(naive, lagwise, health.nodes(where.db), title)

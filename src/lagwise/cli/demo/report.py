@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rich.box import SIMPLE
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from lagwise.cli.demo.stage import DELAYS
 from lagwise.cli.demo.traffic import THINK, Tally, quantile
@@ -48,7 +49,8 @@ def verdict(naive: Tally, lagwise: Tally) -> Verdict:
 
 def tables(naive: Tally, lagwise: Tally, nodes: Nodes, title: str) -> Group:
     """Both phases side by side, and where each node is."""
-    counts = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, pad_edge=False)
+    # As Text: "lagwise[embedded]" is no markup.
+    counts = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE, pad_edge=False)
     counts.add_column("")
     for name in ("naive split", "lagwise"):
         counts.add_column(name, justify="right", min_width=16)
