@@ -93,7 +93,7 @@ class CausalityMiddleware:
 
     def _answer(self, message: Message, seen: Causality) -> None:
         headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
-        if seen.wrote:
+        if seen.grew:
             text = self._seal.sealed(seen.token)
             age = max(1, math.ceil(seen.window))
             headers.append((_HEADER, text.encode()))

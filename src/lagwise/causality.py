@@ -5,7 +5,6 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 
 from lagwise.token import CausalToken, Position
-from lagwise.view import Reading
 
 _current: ContextVar["Causality | None"] = ContextVar("lagwise_causality", default=None)
 # Clusters that Routers of this process have met. A token's entry for another one is not an error: it may
@@ -52,12 +51,12 @@ class Causality:
         """Everything seen so far; commits under way, or cut off, count as in doubt from now on."""
         if not self._pending:
             return self._seen
-        now = _whole_seconds()
+        now = whole_seconds()
         return self._seen.including(Position(system=commit.system, in_doubt_at=now) for commit in self._pending)
 
     @property
-    def wrote(self) -> bool:
-        """Whether something was written here, or may have been."""
+    def grew(self) -> bool:
+        """Whether there is more to carry than was brought: something was written, or may have been, or seen."""
         return self._grew or bool(self._pending)
 
     def committing(self, system: int, window: float) -> "Commit":
@@ -66,6 +65,12 @@ class Causality:
         self._pending.add(commit)
         self.window = max(self.window, window)
         return commit
+
+    def saw(self, position: Position, window: float) -> None:
+        """Something was read: later reads shall not be older than this."""
+        self.window = max(self.window, window)
+        self._seen, before = self._seen.including([position]), self._seen
+        self._grew = self._grew or self._seen != before
 
     def _settle(self, commit: "Commit", position: Position | None) -> None:
         if commit not in self._pending:
@@ -94,22 +99,19 @@ class Commit:
         self._causality = causality
         self.system = system
 
-    def at(self, reading: Reading) -> None:
-        """It succeeded, and this reading of the primary was asked for afterwards."""
-        self._causality._settle(
-            self,
-            Position(system=reading.system, timeline=reading.timeline, lsn=reading.lsn, issued_at=_whole_seconds()),
-        )
+    def at(self, position: Position) -> None:
+        """It succeeded, and this position of the primary was asked for afterwards."""
+        self._causality._settle(self, position)
 
     def unplaced(self) -> None:
         """It succeeded, or may have, and where is not known."""
-        self._causality._settle(self, Position(system=self.system, in_doubt_at=_whole_seconds()))
+        self._causality._settle(self, Position(system=self.system, in_doubt_at=whole_seconds()))
 
     def refused(self) -> None:
         """The server said no: nothing was written."""
         self._causality._settle(self, None)
 
 
-def _whole_seconds() -> int:
+def whole_seconds() -> int:
     """The epoch time rounded up: a token may live a second longer, not shorter."""
     return int(-(-time.time() // 1))

@@ -26,40 +26,32 @@ async def choose(
         NoPrimary: a write, or a read that needs the primary, while there is none.
         NoReplica: nothing is fresh enough and the policy keeps reads off the primary.
     """
-    if avoid:
-        return _must_lead(monitor, policy, request, avoid)
     # Staleness counts from here, however long the wait: what was committed before the session opened.
     now = monitor.clock()
-    chosen = route(monitor.view, policy, request, now, load=load)
-    if chosen.reason.may_improve and policy.catch_up:
-        chosen = await _catch_up(monitor, policy, request, now, load)
+
+    def current() -> Route:
+        view = monitor.view.without(avoid) if avoid else monitor.view
+        return route(view, policy, request, now, load=load)
+
+    chosen = current()
+    if chosen.reason.may_improve and policy.catch_up and not avoid:
+        chosen = await _catch_up(monitor, policy, current)
     if chosen.node is None:
         # A node that was lost a moment ago may only have lost one connection: ask it before saying no.
         asked = monitor.clock()
         await monitor.settled(asked, asked + policy.probe_timeout)
-        chosen = route(monitor.view, policy, request, now, load=load)
+        chosen = current()
     if chosen.node is None:
         raise refusal(monitor.view, policy, chosen, monitor.clock())
     return chosen
 
 
-def _must_lead(monitor: Monitor, policy: Policy, request: Request, avoid: frozenset[str]) -> Route:
-    """A route at once, without the nodes that have just failed this session."""
-    view, now = monitor.view.without(avoid), monitor.clock()
-    chosen = route(view, policy, request, now)
-    if chosen.node is None:
-        raise refusal(view, policy, chosen, now)
-    return chosen
-
-
-async def _catch_up(
-    monitor: Monitor, policy: Policy, request: Request, now: float, load: Callable[[str], float]
-) -> Route:
-    chosen = route(monitor.view, policy, request, now, load=load)
+async def _catch_up(monitor: Monitor, policy: Policy, current: Callable[[], Route]) -> Route:
+    chosen = current()
 
     def improved() -> bool:
         nonlocal chosen
-        chosen = route(monitor.view, policy, request, now, load=load)
+        chosen = current()
         return not chosen.reason.may_improve
 
     deadline, pause = monitor.clock() + policy.catch_up, _FIRST_PAUSE

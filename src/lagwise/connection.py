@@ -1,5 +1,6 @@
 """What is kept true of a pooled connection: fenced, alive, left clean, and its commits announced."""
 
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -28,11 +29,28 @@ def judge(error: BaseException | None, *, on_replica: bool) -> Failure:
     original = error.orig if isinstance(error, DBAPIError) else error
     if sqlite.refused(original):
         return Failure.READ_ONLY
-    state = getattr(original, "sqlstate", None)
-    disconnected = isinstance(error, DBAPIError) and error.connection_invalidated
-    if not isinstance(error, DBAPIError) and isinstance(error, OSError):  # TimeoutError is one
-        disconnected = True
-    return classify(state, str(original), disconnected=disconnected, on_replica=on_replica)
+    return classify(
+        getattr(original, "sqlstate", None),
+        str(original),
+        # Refused, reset and timed-out connects arrive as the operating system's own errors.
+        disconnected=error.connection_invalidated if isinstance(error, DBAPIError) else isinstance(error, OSError),
+        timed_out=isinstance(original, TimeoutError),
+        on_replica=on_replica,
+    )
+
+
+def abandon(connection: Connection) -> None:
+    """Close at once, without the goodbye that a dead node would never answer."""
+    with suppress(Exception):
+        terminate = getattr(connection.connection.driver_connection, "terminate", None)
+        if terminate is not None:
+            terminate()
+
+
+def demoted(connection: Connection) -> bool:
+    """Whether the server has said, unasked, that it is in recovery (PostgreSQL 14 and later; asyncpg)."""
+    settings = getattr(connection.connection.driver_connection, "get_settings", None)
+    return settings is not None and getattr(settings(), "in_hot_standby", None) == "on"
 
 
 def _run_driver(connection: Any, sql: str) -> None:
@@ -47,7 +65,7 @@ def fence(connection: Connection) -> None:
     try:
         _run_driver(connection.connection.dbapi_connection, _FENCE)
     except BaseException:
-        connection.invalidate()
+        abandon(connection)
         connection.close()
         raise
     connection.info[_FENCED] = True
@@ -57,6 +75,12 @@ def checked_out(pool: Pool) -> int:
     """Connections in use; 0 for pools that do not count them."""
     count = getattr(pool, "checkedout", None)
     return count() if count is not None else 0
+
+
+def idle(pool: Pool) -> bool:
+    """Whether the pool has an open connection to give at once."""
+    count = getattr(pool, "checkedin", None)
+    return count is not None and count() > 0
 
 
 def capacity(pool: Pool) -> float:

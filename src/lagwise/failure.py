@@ -8,6 +8,8 @@ class Failure(StrEnum):
 
     LOST = "lost"
     """The connection, or the node behind it, is gone. Another node may answer."""
+    TIMEOUT = "timeout"
+    """The driver waited long enough. Another node may be quicker; once, for the statement may be the slow one."""
     CONFLICT = "conflict"
     """A replica cancelled the read in favour of replay. The node is well; another may answer."""
     BUSY = "busy"
@@ -22,7 +24,7 @@ class Failure(StrEnum):
     @property
     def elsewhere(self) -> bool:
         """Whether the same read may succeed on another node."""
-        return self in {Failure.LOST, Failure.CONFLICT, Failure.BUSY}
+        return self in {Failure.LOST, Failure.TIMEOUT, Failure.CONFLICT, Failure.BUSY}
 
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -38,7 +40,9 @@ _BY_STATE = {
 _REFUSED_IN_RECOVERY = {"0A000", "XX000"}
 
 
-def classify(sqlstate: str | None, text: str, *, disconnected: bool, on_replica: bool) -> Failure:
+def classify(
+    sqlstate: str | None, text: str, *, disconnected: bool, timed_out: bool = False, on_replica: bool
+) -> Failure:
     """Judge a failed statement or connect by its SQLSTATE (None when the driver saw none) and text.
 
     A serialization failure (40001) is a recovery conflict on a replica, and on the primary the
@@ -48,6 +52,8 @@ def classify(sqlstate: str | None, text: str, *, disconnected: bool, on_replica:
         return Failure.CONFLICT if on_replica else Failure.CALLER
     if sqlstate in _BY_STATE:
         return _BY_STATE[sqlstate]
+    if timed_out:
+        return Failure.TIMEOUT
     if disconnected or (sqlstate or "").startswith("08"):
         return Failure.LOST
     if on_replica and sqlstate in _REFUSED_IN_RECOVERY and ("recovery" in text or "standby" in text):

@@ -10,7 +10,7 @@ from math import inf
 
 from lagwise.policy import Policy
 from lagwise.probe import Prober
-from lagwise.view import Node, Reading, View
+from lagwise.view import Node, Reading, Standing, View
 
 _log = logging.getLogger("lagwise")
 _GAP = 0.002  # seconds between two probes of a node that readers wait for, however many wait
@@ -25,15 +25,26 @@ class _Watch:
     started_at: float = -inf
     failed_at: float = -inf
     finished_at: float = -inf
+    silence: asyncio.TimerHandle | None = None
+    """Runs out when the node has been silent for the policy's `abort_after`."""
 
 
 class Monitor:
     """Watches the nodes. `view` is the latest picture; it is replaced, never changed."""
 
-    def __init__(self, view: View, probers: Mapping[str, Prober], policy: Policy, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        view: View,
+        probers: Mapping[str, Prober],
+        policy: Policy,
+        clock: Callable[[], float],
+        abort: Mapping[str, Callable[[], None]],
+    ) -> None:
         self.view = view
         self.clock = clock
         self._policy = policy
+        self._abort = abort
+        self._rivals: tuple[str, ...] = ()
         self._watches = {name: _Watch(prober) for name, prober in probers.items()}
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
@@ -128,11 +139,15 @@ class Monitor:
                 watch.wanted.clear()
                 watch.started_at = self.clock()
                 await self._read(name, watch)
-                # Jitter, so that many processes do not probe in step.
-                pause = self._policy.probe_interval * random.uniform(0.9, 1.1)  # noqa: S311 - not a secret
-                await _at_most(watch.wanted.wait(), pause)
+                await _at_most(watch.wanted.wait(), self._pause(watch))
         finally:
+            self._heard(watch)
             await watch.prober.close()
+
+    def _pause(self, watch: _Watch) -> float:
+        """Jitter, so that many processes do not probe in step; a node that is down is asked less often."""
+        least, most = (0.9, 1.1) if watch.silence is None else (1.0, 1.7)
+        return self._policy.probe_interval * random.uniform(least, most)  # noqa: S311 - not a secret
 
     async def _read(self, name: str, watch: _Watch) -> None:
         started = watch.started_at
@@ -140,10 +155,27 @@ class Monitor:
             reading = await watch.prober.read()
         except Exception as error:
             watch.failed_at, watch.finished_at = started, self.clock()
+            if watch.silence is None:
+                self._count_silence(name, watch, self._policy.abort_after - (self.clock() - started))
             self._publish(replace(self.view.node(name), reading=None, error=type(error).__name__))
         else:
             watch.finished_at = self.clock()
+            self._heard(watch)
             self._publish(replace(self.view.node(name), reading=reading, error=None))
+
+    def _count_silence(self, name: str, watch: _Watch, left: float) -> None:
+        def silent() -> None:
+            self._abort[name]()
+            # Reads that had been on their way here when the node was given up wait no longer than the first.
+            self._count_silence(name, watch, self._policy.probe_interval)
+
+        watch.silence = asyncio.get_running_loop().call_later(max(0.0, left), silent)
+
+    @staticmethod
+    def _heard(watch: _Watch) -> None:
+        if watch.silence is not None:
+            watch.silence.cancel()
+            watch.silence = None
 
     def _publish(self, node: Node) -> None:
         before = self.view
@@ -154,6 +186,10 @@ class Monitor:
                     "node-changed",
                     extra={"node": now.name, "standing": str(now.standing), "error": now.error},
                 )
+        rivals = tuple(each.name for each in self.view.nodes if each.standing is Standing.RIVAL_PRIMARY)
+        if len(rivals) > 1 and self.view.primary is None and rivals != self._rivals:
+            _log.error("two-primaries", extra={"nodes": rivals})
+        self._rivals = rivals
         changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
         changed.set_result(None)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 WithoutPrimary = Literal["serve", "refuse"]
+Guarantee = Literal["read-your-writes", "session"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,12 @@ class Policy:
     """How long one probe, or the connection it needs, may take."""
     fall_back: bool = True
     """Whether reads may use the primary when no replica qualifies; otherwise `NoReplica`."""
+    fall_back_limit: int | None = None
+    """The most sessions at a time that may read from the primary for want of a replica; beyond it `NoReplica`."""
+    abort_after: float = 5.0
+    """A node that has answered no probe for so long has its reads in flight cut off and run elsewhere."""
+    guarantee: Guarantee = "read-your-writes"
+    """What a client's token carries: its writes, or in a "session" also what it has read (monotonic reads)."""
     without_primary: WithoutPrimary = "serve"
     """While no primary can be seen: serve reads from replicas of unknown staleness, or refuse them."""
 
@@ -45,9 +52,14 @@ class Policy:
                 f"sticky_window ({self.sticky_window:g} s) must be at least max_lag ({self.max_lag:g} s): "
                 "an expired token would uncover replicas that miss the write; raise sticky_window or lower max_lag"
             )
-        if self.without_primary not in get_args(WithoutPrimary):
-            raise ValueError(f'without_primary must be "serve" or "refuse", not {self.without_primary!r}')
+        limit = self.fall_back_limit
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+            raise ValueError(f"fall_back_limit must be a whole number of sessions or None for no limit, not {limit!r}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}")
 
 
-_POSITIVE = {"max_lag", "sticky_window", "probe_interval", "probe_timeout"}
+_CHOICES = {"without_primary": get_args(WithoutPrimary), "guarantee": get_args(Guarantee)}
+_POSITIVE = {"max_lag", "sticky_window", "probe_interval", "probe_timeout", "abort_after"}
 _LEAST = {field.name: 0.0 for field in fields(Policy) if isinstance(field.default, float)}

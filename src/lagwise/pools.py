@@ -1,30 +1,37 @@
 """The pools through which one node is reached, and the ways of using them."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.util.concurrency import await_only
 
 from lagwise import sqlite
 from lagwise.connection import (
+    abandon,
     announce_commit,
     capacity,
     checked_out,
     close_touched,
+    demoted,
     drop_closed,
     fence,
     hear_failure,
+    idle,
     judge,
     reset_touched,
     watch_statement,
 )
-from lagwise.errors import ReadOnly, RoutingError
+from lagwise.errors import NoPrimary, ReadOnly, RoutingError
 from lagwise.failure import Failure
 
 _ROLES = ("writing", "reading")
@@ -78,21 +85,47 @@ class RoutedEngine(OptionEngine):
             event.listen(self, "commit_twophase", announce_commit)
 
     def connect(self) -> Connection:
-        """A connection from the pool; on a replica one that refuses writes even after a promotion."""
-        if capacity(self.pool) <= checked_out(self.pool):
+        """A connection from the pool, fit for this use.
+
+        Raises:
+            NoPrimary: the node has said that it is not the primary any more.
+            sqlalchemy.exc.TimeoutError: the pool is exhausted; the message names it and its numbers.
+        """
+        most, out = capacity(self.pool), checked_out(self.pool)
+        if most <= out:
             self.tally.waits += 1
         try:
-            connection = super().connect()
-            if self.on_replica:
-                fence(connection)
-        except PoolTimeout:
+            if self.reads and not idle(self.pool):
+                with self.pools.abortable():
+                    connection = self._connected()
+            else:
+                connection = self._connected()
+        except PoolTimeout as error:
             self.tally.timeouts += 1
-            raise
+            raise PoolTimeout(
+                f"no connection to {self.pools.name} became free in time: {out} of {most:g} are in use, "
+                f"{self.tally.timeouts} sessions have given up; sessions are held too long, or pool_size is too small"
+            ) from error
         except Exception as error:
-            # Refused, reset and timed-out connects arrive unwrapped, past every event.
-            if judge(error, on_replica=self.on_replica) is Failure.LOST:
+            # These come straight from the socket or the driver, past every event of SQLAlchemy's.
+            if judge(error, on_replica=self.on_replica) in {Failure.LOST, Failure.TIMEOUT}:
                 self.pools.lost(type(error).__name__)
             raise
+        if self.reads:
+            self.pools.in_flight.add(connection)
+        elif demoted(connection):
+            connection.invalidate()
+            connection.close()
+            self.pools.lost("Demoted")
+            raise NoPrimary(
+                f"{self.pools.name} is in recovery: it is not the primary any more; nothing was sent. Retry."
+            )
+        return connection
+
+    def _connected(self) -> Connection:
+        connection = super().connect()
+        if self.on_replica:
+            fence(connection)
         return connection
 
 
@@ -116,6 +149,8 @@ class Pools:
         self.weight = weight
         self.tallies = {role: Tally() for role in _ROLES}
         self.lost: Callable[[str], None] = lambda _error: None
+        self.in_flight: WeakSet[Connection] = WeakSet()
+        self._connecting: set[asyncio.Timeout] = set()
         self._given = target if isinstance(target, AsyncEngine) else None
         self._url = target.url if isinstance(target, AsyncEngine) else make_url(target)
         self._configured_primary = configured_primary
@@ -174,6 +209,30 @@ class Pools:
         """Sessions in flight that hold a connection for reads."""
         return checked_out(self.reading.sync_engine.pool)
 
+    def abort(self) -> None:
+        """The node is silent: cut off the reads that wait for it, so that they can run elsewhere."""
+        for connection in list(self.in_flight):
+            if not connection.closed:
+                abandon(connection)
+        now = asyncio.get_running_loop().time()
+        for connecting in self._connecting:
+            connecting.reschedule(now)
+
+    @contextmanager
+    def abortable(self) -> Iterator[None]:
+        """Opening a connection, or waiting for one, with no limit of its own until `abort()` sets one."""
+        connecting = asyncio.timeout(None)
+        await_only(connecting.__aenter__())
+        self._connecting.add(connecting)
+        try:
+            yield
+        except BaseException as error:
+            self._connecting.discard(connecting)
+            await_only(connecting.__aexit__(type(error), error, error.__traceback__))
+            raise
+        self._connecting.discard(connecting)
+        await_only(connecting.__aexit__(None, None, None))
+
     def in_use(self) -> dict[str, AsyncEngine]:
         """The engines that exist so far, by role: writing, reading."""
         return {role: self.__dict__[role] for role in _ROLES if role in self.__dict__}
@@ -214,7 +273,7 @@ class Pools:
         if not isinstance(engine, RoutedEngine) or engine.pools is not self:
             return
         failure = judge(context.sqlalchemy_exception or context.original_exception, on_replica=engine.on_replica)
-        if failure is Failure.LOST:
+        if failure in {Failure.LOST, Failure.TIMEOUT}:
             self.lost(type(context.original_exception).__name__)
         elif context.connection is not None:
             hear_failure(context.connection, context.original_exception)
@@ -222,6 +281,12 @@ class Pools:
             raise ReadOnly(
                 f"a read session on {self.name} attempted a write, which PostgreSQL refused; nothing was written. "
                 "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
+            ) from context.original_exception
+        if failure is Failure.READ_ONLY and context.connection is not None and demoted(context.connection):
+            context.is_disconnect = True
+            self.lost("Demoted")
+            raise NoPrimary(
+                f"{self.name} is in recovery: it is not the primary any more and refused the write. Retry."
             ) from context.original_exception
         if failure is Failure.NO_TRANSACTION and engine.on_replica:
             raise RoutingError(

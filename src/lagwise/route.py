@@ -34,7 +34,13 @@ class Reason(StrEnum):
         """Whether a newer reading within milliseconds could turn this into a replica's read."""
         return self in _MAY_IMPROVE
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether a replica should have served this: it counts against the policy's `fall_back_limit`."""
+        return self in _FALLS_BACK
 
+
+_FALLS_BACK = frozenset({Reason.NONE_CAUGHT_UP, Reason.ALL_LAGGING, Reason.OTHER_TIMELINE, Reason.NONE_IN_ROTATION})
 _MAY_IMPROVE = frozenset({Reason.NONE_CAUGHT_UP, Reason.ALL_LAGGING, Reason.OTHER_TIMELINE})
 
 

@@ -5,20 +5,23 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakSet
 
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lagwise.causality import Causality, Commit, known_systems
+from lagwise.causality import Causality, Commit, known_systems, whole_seconds
 from lagwise.choose import choose
-from lagwise.errors import NotOpen
+from lagwise.errors import NoReplica, NotOpen
 from lagwise.monitor import Monitor
+from lagwise.opening import Intent, Opening
 from lagwise.policy import Policy
 from lagwise.pools import Pools, Replica
 from lagwise.probe import Prober
 from lagwise.route import Request, Route
-from lagwise.session import Intent, RoutingSessionMaker
-from lagwise.view import Node, Role, View
+from lagwise.session import RoutingSessionMaker
+from lagwise.token import Position
+from lagwise.view import Node, Reading, Role, View
 
 Target = str | URL | AsyncEngine
 _PRIMARY = "primary"
@@ -56,6 +59,7 @@ class Router:
         self._monitor: Monitor | None = None
         self._open = AsyncExitStack()
         self._drained: set[str] = set()
+        self._fallen_back: WeakSet[Opening] = WeakSet()
         options = dict(session_options or {})
         self.read = RoutingSessionMaker(self, write=False, options=options)
         """Sessions that read, from whichever node is fresh enough for this client."""
@@ -77,7 +81,8 @@ class Router:
             view = View.of(
                 Node(name=p.name, weight=p.weight, drained=p.name in self._drained) for p in self._pools.values()
             )
-            self._monitor = monitor = Monitor(view, probers, self.policy, time.monotonic)
+            abort = {name: pools.abort for name, pools in self._pools.items()}
+            self._monitor = monitor = Monitor(view, probers, self.policy, time.monotonic, abort)
             opening.callback(self._forget)
             for pools in self._pools.values():
                 pools.lost = lambda error, name=pools.name: monitor.lost(name, error)  # type: ignore[misc]
@@ -118,13 +123,31 @@ class Router:
         primary = self._monitor.view.primary if self._monitor is not None else None
         return self._pools[primary.name if primary is not None else _PRIMARY].writing
 
-    async def choose(self, intent: Intent, seen: Causality | None, *, avoid: frozenset[str]) -> tuple[Route, Pools]:
-        """The route of a session, and the pools of its node; `avoid` names nodes that have just failed it."""
+    async def choose(self, opening: Opening) -> tuple[Route, Pools]:
+        """The route of a session, and the pools of its node. Raises `NoPrimary` and `NoReplica`."""
         monitor = self._running()
-        request = _request(intent, seen, monitor.view, self.policy)
-        chosen = await choose(monitor, self.policy, request, self._load, avoid=avoid)
+        request = _request(opening.intent, opening.seen, monitor.view, self.policy)
+        chosen = await choose(monitor, self.policy, request, self._load, avoid=opening.avoid)
         assert chosen.node is not None
+        if chosen.reason.falls_back and self.policy.fall_back_limit is not None:
+            self._fall_back(opening, self.policy.fall_back_limit, chosen)
         return chosen, self._pools[chosen.node]
+
+    def release(self, opening: Opening) -> None:
+        """The session is closed; its place on the primary is free."""
+        self._fallen_back.discard(opening)
+
+    async def has_read(self, opening: Opening, node: str) -> None:
+        """Remember how much a reader may have seen: what its node had replayed once it had read."""
+        if opening.seen is None or self.policy.guarantee != "session" or self._monitor is None:
+            return
+        now = self._monitor.clock()
+        reading = await self._monitor.after(node, now, now + self.policy.probe_timeout)
+        if reading is None:
+            position = Position(system=self._monitor.view.system, in_doubt_at=whole_seconds())
+        else:
+            position = _position(reading)
+        opening.seen.saw(position, self.policy.sticky_window)
 
     def committing(self, node: str, seen: Causality) -> Commit | None:
         """A COMMIT is about to be sent; what has no replicas needs no token."""
@@ -143,7 +166,7 @@ class Router:
             if reading is None or reading.role is not Role.PRIMARY:
                 commit.unplaced()
             else:
-                commit.at(reading)
+                commit.at(_position(reading))
 
     def _running(self) -> Monitor:
         if self._monitor is None:
@@ -159,12 +182,24 @@ class Router:
     def _load(self, name: str) -> float:
         return self._pools[name].load()
 
+    def _fall_back(self, opening: Opening, limit: int, chosen: Route) -> None:
+        if opening not in self._fallen_back and len(self._fallen_back) >= limit:
+            raise NoReplica(
+                f"no replica may serve this read ({chosen.reason}), and {limit} sessions read from the primary in "
+                "their place already (fall_back_limit). Retry when a replica is back, or raise the limit."
+            )
+        self._fallen_back.add(opening)
+
     def _drain(self, name: str, *, drained: bool) -> None:
         if name not in self._pools:
             raise KeyError(f"no node is named {name!r}; there are {', '.join(self._pools)}")
         (self._drained.add if drained else self._drained.discard)(name)
         if self._monitor is not None:
             self._monitor.drain(name, drained=drained)
+
+
+def _position(reading: Reading) -> Position:
+    return Position(system=reading.system, timeline=reading.timeline, lsn=reading.lsn, issued_at=whole_seconds())
 
 
 def _request(intent: Intent, seen: Causality | None, view: View, policy: Policy) -> Request:

@@ -22,7 +22,7 @@ class Seal:
     """
 
     def __init__(self, secret: str | Sequence[str]) -> None:
-        secrets = [secret] if isinstance(secret, str) else list(secret)
+        secrets = [secret] if isinstance(secret, str) else list(secret or ())  # None: an environment variable not set
         if not secrets or not all(isinstance(one, str) and one for one in secrets):
             raise ValueError("secret must be a non-empty string, or a list of them; keep it out of the source")
         # itsdangerous signs with the last key and verifies with all.

@@ -1,108 +1,19 @@
-"""Session makers whose sessions choose one node when they open, and tell a causality what they commit."""
+"""Session makers, and the sessions they make: an application's own classes, routed."""
 
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from types import TracebackType
+from typing import Any, Self
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
 from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from lagwise.causality import Causality, Commit
-from lagwise.connection import BEFORE_COMMIT, judge
-from lagwise.pools import Pools, RoutedEngine
-from lagwise.route import Route
-
-ROUTE = "lagwise.route"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
-    """What a session is opened for."""
-
-    write: bool
-    max_staleness: float | None = None
-    primary: bool = False
-    snapshot: bool = False
-
-
-class Opener(Protocol):
-    """What sessions need of the Router."""
-
-    def require_open(self) -> None:
-        """Raise `NotOpen` unless the Router runs."""
-
-    def default_engine(self) -> AsyncEngine:
-        """The configured primary's engine, for whoever asks a session for its dialect."""
-        ...
-
-    async def choose(self, intent: Intent, seen: Causality | None, *, avoid: frozenset[str]) -> tuple[Route, Pools]:
-        """Where to go."""
-        ...
-
-    def committing(self, node: str, seen: Causality) -> Commit | None:
-        """A COMMIT is about to be sent to this node."""
-        ...
-
-    async def committed(self, node: str, commit: Commit) -> None:
-        """It succeeded: find out where."""
-
-
-@dataclass(slots=True, eq=False)
-class Opening:
-    """One session's way to its node."""
-
-    opener: Opener
-    intent: Intent
-    seen: Causality | None
-    info: dict[Any, Any]
-    engine: RoutedEngine | None = None
-    started: bool = False
-    avoid: frozenset[str] = frozenset()
-    commit: Commit | None = None
-
-    async def open(self) -> RoutedEngine:
-        """Choose the node, once."""
-        if self.engine is None:
-            route, pools = await self.opener.choose(self.intent, self.seen, avoid=self.avoid)
-            self.info[ROUTE] = route
-            if self.seen is not None:
-                self.seen.routes.append(str(route))
-            self.engine = self._engine(pools, route.on_replica)
-        return self.engine
-
-    def _engine(self, pools: Pools, on_replica: bool) -> RoutedEngine:
-        if self.intent.write:
-            return pools.writes
-        if self.intent.snapshot:
-            return pools.replica_snapshots if on_replica else pools.primary_snapshots
-        return pools.replica_reads if on_replica else pools.primary_reads
-
-    def stream(self) -> None:
-        """The first statement wants a server-side cursor, which lives in a transaction."""
-        if self.engine is not None and self.engine.on_replica:
-            self.engine = self.engine.pools.replica_snapshots
-
-    def elsewhere(self, error: Exception) -> bool:
-        """Whether the failed read may be tried on another node; forgets the one it failed on."""
-        engine = self.engine
-        if engine is None or not engine.on_replica or not judge(error, on_replica=True).elsewhere:
-            return False
-        self.avoid |= {engine.pools.name}
-        self.engine = None
-        return True
-
-    def in_doubt(self) -> Commit | None:
-        """COMMIT is about to be sent."""
-        if self.seen is not None and self.engine is not None:
-            self.commit = self.opener.committing(self.engine.pools.name, self.seen)
-        return self.commit
-
-    def reopen(self) -> None:
-        """The session was closed: its next use chooses anew."""
-        self.engine, self.started, self.avoid = None, False, frozenset()
+from lagwise.causality import Causality
+from lagwise.connection import BEFORE_COMMIT
+from lagwise.opening import Intent, Opener, Opening
 
 
 class RoutingSession(Session):
@@ -129,10 +40,16 @@ class RoutingSession(Session):
         return super().begin(nested=nested)
 
     def close(self) -> None:
-        """Close; a later use of the session chooses its node anew."""
+        """Close, and remember what was read; a later use of the session chooses its node anew."""
+        opening = self.opening
+        if opening is None:
+            super().close()
+            return
+        node = opening.engine.pools.name if opening.connection is not None and opening.engine is not None else None
         super().close()
-        if self.opening is not None:
-            self.opening.reopen()
+        if node is not None and not opening.intent.write and in_greenlet():
+            await_only(opening.opener.has_read(opening, node))
+        opening.reopen()
 
 
 class RoutingAsyncSession(AsyncSession):
@@ -143,6 +60,18 @@ class RoutingAsyncSession(AsyncSession):
         if opening is not None:
             await opening.open()
         return await super().__aenter__()
+
+
+class _ReadBlock(_AsyncSessionContextManager[AsyncSession]):
+    """`db.read.begin()`: nothing is begun, so that a first statement that fails can be run elsewhere."""
+
+    async def __aenter__(self) -> AsyncSession:
+        return await self.async_session.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.async_session.__aexit__(kind, error, trace)
 
 
 class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
@@ -162,12 +91,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         self._write = write
 
     def __call__(
-        self,
-        *,
-        max_staleness: float | None = None,
-        primary: bool = False,
-        snapshot: bool = False,
-        **local_kw: Any,
+        self, *, max_staleness: float | None = None, primary: bool = False, snapshot: bool = False, **local_kw: Any
     ) -> AsyncSession:
         """A session on one node.
 
@@ -192,6 +116,10 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         sync: RoutingSession = session.sync_session  # type: ignore[assignment]
         sync.opening = Opening(self._opener, intent, Causality.current(), session.info)
         return session
+
+    def begin(self) -> _AsyncSessionContextManager[AsyncSession]:
+        """A session in a block: `db.write` commits when the block succeeds and rolls back when it fails."""
+        return super().begin() if self._write else _ReadBlock(self())
 
 
 _classes: dict[tuple[type, type], type] = {}
@@ -242,8 +170,10 @@ def _first_statement(state: ORMExecuteState) -> Any:
 
 def _begun(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
     opening: Opening | None = getattr(session, "opening", None)
-    if opening is not None and opening.intent.write and opening.seen is not None:
-        connection.info[BEFORE_COMMIT] = opening.in_doubt
+    if opening is not None:
+        opening.connection = connection
+        if opening.intent.write and opening.seen is not None:
+            connection.info[BEFORE_COMMIT] = opening.in_doubt
 
 
 def _committed(session: Session) -> None:

@@ -119,8 +119,8 @@ class View:
     def of(cls, nodes: Iterable[Node], before: "View | None" = None) -> "View":
         """Judge the nodes' readings together; `before` brings the history and the last known identity."""
         nodes = tuple(nodes)
-        primary = _elect(nodes)
         identity = (before.system, before.timeline) if before is not None else (0, 0)
+        primary = _elect(nodes, identity)
         history = before.history if before is not None else History()
         if primary is not None and primary.reading is not None:
             found = primary.reading
@@ -180,13 +180,21 @@ def _replicas(nodes: Iterable[Node]) -> list[Reading]:
     return [node.reading for node in nodes if node.reading is not None and node.reading.role is Role.REPLICA]
 
 
-def _elect(nodes: tuple[Node, ...]) -> Node | None:
-    """The one primary: the node on the highest timeline. Two on one timeline, or of two clusters, are none."""
-    claims = [(node.reading.timeline, node) for node in nodes if node.reading and node.reading.role is Role.PRIMARY]
-    if len({node.reading.system for _, node in claims if node.reading}) > 1:
+def _elect(nodes: tuple[Node, ...], known: tuple[int, int]) -> Node | None:
+    """The one primary: the node on the highest timeline that anybody knows of.
+
+    Two on one timeline, or of two clusters, are none; and so is one whose replicas, or whose past here,
+    speak of a later timeline: it is the old primary come back, and somebody else has been promoted.
+    """
+    claims = [node.reading for node in nodes if node.reading is not None and node.reading.role is Role.PRIMARY]
+    systems = {claim.system for claim in claims}
+    if len(systems) != 1:
         return None
-    highest = [node for timeline, node in claims if timeline == max(claim for claim, _ in claims)]
-    return highest[0] if len(highest) == 1 else None
+    followed = [replica.timeline for replica in _replicas(nodes) if replica.system in systems]
+    past = [known[1]] if known[0] in systems else []
+    latest = max([*followed, *past, *(claim.timeline for claim in claims)])
+    elected = [node for node in nodes if node.reading in claims and node.reading.timeline == latest]
+    return elected[0] if len(elected) == 1 else None
 
 
 def _judged(node: Node, primary: Node | None, identity: tuple[int, int], history: History) -> Node:

@@ -25,10 +25,10 @@ async def test_a_commit_marks_the_client_and_a_rollback_does_not(db: Router) -> 
         async with db.read() as session:
             await session.execute(select(Item).limit(1))
             await session.commit()
-        assert (seen.wrote, str(seen.token)) == (False, "")
+        assert (seen.grew, str(seen.token)) == (False, "")
         async with db.write.begin() as session:
             session.add(Item(name="once"))
-        assert seen.wrote
+        assert seen.grew
 
 
 async def test_a_released_savepoint_is_no_commit(db: Router) -> None:
@@ -37,9 +37,9 @@ async def test_a_released_savepoint_is_no_commit(db: Router) -> None:
         async with db.write() as session:
             async with session.begin_nested():
                 session.add(Item(name="inside"))
-            assert not seen.wrote
+            assert not seen.grew
             await session.commit()
-        assert seen.wrote
+        assert seen.grew
 
 
 async def test_the_position_covers_the_commit(cluster: Cluster, db: Router) -> None:
@@ -64,12 +64,12 @@ async def test_a_refused_commit_is_no_write(cluster: Cluster, db: Router) -> Non
         with pytest.raises(DBAPIError):
             async with db.write.begin() as session:
                 await session.execute(text("INSERT INTO deferred VALUES (1, -1)"))
-        assert (seen.wrote, str(seen.token)) == (False, "")
+        assert (seen.grew, str(seen.token)) == (False, "")
         async with db.write() as session:
             await session.execute(text("INSERT INTO deferred VALUES (1, -1)"))
             with pytest.raises(DBAPIError):
                 await session.commit()
-        assert (seen.wrote, str(seen.token)) == (False, "")
+        assert (seen.grew, str(seen.token)) == (False, "")
 
 
 async def test_a_commit_cut_off_by_cancellation_is_in_doubt(cluster: Cluster, db: Router) -> None:
@@ -88,7 +88,7 @@ async def test_a_commit_cut_off_by_cancellation_is_in_doubt(cluster: Cluster, db
                 await committing
             cluster.primary.proxy.latency = 0.0
             await wait_until(lambda: db.view.primary is not None, what="the primary")
-        assert seen.wrote
+        assert seen.grew
         assert [position.in_doubt_at > 0 for position in seen.token] == [True]
         async with db.read() as session:
             assert (
@@ -106,7 +106,7 @@ async def test_a_connection_lost_at_commit_is_in_doubt(cluster: Cluster, db: Rou
                 await session.flush()
                 await cluster.cut("primary")
                 await session.commit()
-        assert seen.wrote
+        assert seen.grew
         assert [position.in_doubt_at > 0 for position in seen.token] == [True]
 
 

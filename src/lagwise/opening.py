@@ -1,0 +1,130 @@
+"""One session's way to its node: chosen when it opens, tried elsewhere when it fails, told of its commits."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lagwise.causality import Causality, Commit
+from lagwise.connection import abandon, judge
+from lagwise.errors import NoPrimary
+from lagwise.failure import Failure
+from lagwise.pools import Pools, RoutedEngine
+from lagwise.route import Route
+
+ROUTE = "lagwise.route"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What a session is opened for."""
+
+    write: bool
+    max_staleness: float | None = None
+    primary: bool = False
+    snapshot: bool = False
+
+
+class Opener(Protocol):
+    """What sessions need of the Router."""
+
+    def require_open(self) -> None:
+        """Raise `NotOpen` unless the Router runs."""
+
+    def default_engine(self) -> AsyncEngine:
+        """The primary's engine, for whoever asks a session for its dialect."""
+        ...
+
+    async def choose(self, opening: "Opening") -> tuple[Route, Pools]:
+        """Where to go."""
+        ...
+
+    def release(self, opening: "Opening") -> None:
+        """The session is closed."""
+
+    async def has_read(self, opening: "Opening", node: str) -> None:
+        """The session has read from this node."""
+
+    def committing(self, node: str, seen: Causality) -> Commit | None:
+        """A COMMIT is about to be sent to this node."""
+        ...
+
+    async def committed(self, node: str, commit: Commit) -> None:
+        """It succeeded: find out where."""
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Opening:
+    """The state of one session's routing."""
+
+    opener: Opener
+    intent: Intent
+    seen: Causality | None
+    info: dict[Any, Any]
+    engine: RoutedEngine | None = None
+    connection: Connection | None = None
+    started: bool = False
+    avoid: frozenset[str] = frozenset()
+    timed_out: bool = False
+    commit: Commit | None = None
+
+    async def open(self) -> RoutedEngine:
+        """Choose the node, once. Raises `NoPrimary` and `NoReplica`."""
+        if self.engine is None:
+            route, pools = await self.opener.choose(self)
+            self.info[ROUTE] = route
+            if self.seen is not None:
+                self.seen.routes.append(str(route))
+            self.engine = self._engine(pools, route.on_replica)
+        return self.engine
+
+    def _engine(self, pools: Pools, on_replica: bool) -> RoutedEngine:
+        if self.intent.write:
+            return pools.writes
+        if self.intent.snapshot:
+            return pools.replica_snapshots if on_replica else pools.primary_snapshots
+        return pools.replica_reads if on_replica else pools.primary_reads
+
+    def stream(self) -> None:
+        """The first statement wants a server-side cursor, which lives in a transaction."""
+        if self.engine is not None and self.engine.on_replica:
+            self.engine = self.engine.pools.replica_snapshots
+
+    def elsewhere(self, error: Exception) -> bool:
+        """Whether the failed read may be tried again; forgets the node, or the connection, it failed on.
+
+        Raises:
+            NoPrimary: it failed twice on the primary, where reads end up.
+        """
+        engine, connection = self.engine, self.connection
+        failure = judge(error, on_replica=engine is not None and engine.on_replica)
+        if engine is None or not failure.elsewhere:
+            return False
+        if failure is Failure.TIMEOUT and connection is not None:
+            if self.timed_out:
+                return False
+            self.timed_out = True
+        name = engine.pools.name
+        if name in self.avoid:
+            raise NoPrimary(
+                f"the connection to {name} was lost twice in one read ({type(error).__name__}), "
+                "and no other node may serve it. Retry."
+            ) from error
+        if connection is not None and failure is not Failure.CONFLICT:
+            abandon(connection)
+        self.avoid |= {name}
+        self.engine = self.connection = None
+        return True
+
+    def in_doubt(self) -> Commit | None:
+        """COMMIT is about to be sent."""
+        if self.seen is not None and self.engine is not None:
+            self.commit = self.opener.committing(self.engine.pools.name, self.seen)
+        return self.commit
+
+    def reopen(self) -> None:
+        """The session was closed: its next use chooses anew."""
+        self.opener.release(self)
+        self.engine = self.connection = None
+        self.started, self.avoid, self.timed_out = False, frozenset(), False
