@@ -87,7 +87,7 @@ async def test_ctrl_c_ends_it_in_the_middle(place: Path) -> None:
     async with running(*DEMO, "--seconds", "60", place=place) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (await process.stdout.readline()) != b"naive split ...\n":
                 assert not process.stdout.at_eof()
         servers = [int(path.read_text().split()[0]) for path in place.glob("*/*/postmaster.pid")]
@@ -116,7 +116,7 @@ async def test_serve_keeps_it_up_for_the_browser(place: Path) -> None:
 
     async with running(*DEMO, "--seconds", "0.5", "--clients", "2", "--json", "--serve", place=place) as process:
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             url = json.loads(await process.stdout.readline())["serving"]
         async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
             assert "<title>lagwise demo</title>" in (await http.get("/")).text
