@@ -58,6 +58,11 @@ def _output(command: list[str]) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=170).stdout.decode()
 
 
+def docker(*arguments: str) -> str:
+    """What ``docker ARGUMENTS`` prints."""
+    return _output(["docker", *arguments])
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of loopback that are free; all are held while they are chosen, so that no two are the same."""
     with ExitStack() as held:
@@ -149,10 +154,6 @@ class Stack:
     async def container_of(self, node: str) -> str:
         """The id of the container of ``node``."""
         return str((await self.containers())[node].ID)
-
-    async def docker(self, *arguments: str) -> str:
-        """What ``docker ARGUMENTS`` prints."""
-        return await self._do(partial(_output, ["docker", *arguments]))
 
     async def streaming(self) -> dict[str, str]:
         """The physical slot over which every replica streams, in the replica's words and the primary's."""

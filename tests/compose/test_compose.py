@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lagwise.testing.gates import wait_until
 
-from .stack import NODES, PASSWORDS, REPLICAS, Stack, why_not
+from .stack import NODES, PASSWORDS, REPLICAS, Stack, docker, why_not
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
 
@@ -131,7 +131,7 @@ async def test_all_data_is_in_named_volumes(stack: Stack) -> None:
     """One named volume per node holds its data directory; no anonymous volume is left behind."""
     for node in NODES:
         container = await stack.container_of(node)
-        mounts = json.loads(await stack.docker("inspect", "--format", "{{json .Mounts}}", container))
+        mounts = json.loads(docker("inspect", "--format", "{{json .Mounts}}", container))
         named = [(mount["Name"], mount["Destination"]) for mount in mounts if mount["Type"] == "volume"]
         assert named == [(f"{stack.project}_{node}", "/var/lib/postgresql")]
         assert (await stack.psql(node, "show data_directory")).startswith("/var/lib/postgresql/")
