@@ -103,7 +103,7 @@ async def test_ctrl_c_ends_it_while_servers_start(place: Path) -> None:
     """Ctrl-C before anything is up: status 130, no traceback, and what was being started is gone."""
     async with running(*DEMO, place=place) as process:
         # As soon as there is a data directory, some program of PostgreSQL's is at work in it.
-        await wait_until(lambda: list(place.glob("lagwise-*/primary")), timeout=30)
+        await wait_until(lambda: list(place.glob("lagwise-*/primary")), timeout=60)
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
         assert (process.returncode, err.decode()) == (130, "Stopped; nothing is left behind.\n")
