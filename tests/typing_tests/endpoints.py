@@ -1,0 +1,113 @@
+"""A FastAPI application, as its author writes it."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, assert_type
+
+from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from sqlalchemy import literal, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from lagwise import Router
+from lagwise.fastapi import (
+    CausalityMiddleware,
+    ReadSession,
+    RoutedSession,
+    WriteSession,
+    health_router,
+    lifespan,
+    read_session,
+    reads,
+    writes,
+)
+
+db = Router("postgresql+asyncpg://app@localhost/app", ["postgresql+asyncpg://app@localhost:5433/app"])
+billing = Router("postgresql+asyncpg://app@localhost/billing")
+
+Fresh = Annotated[AsyncSession, reads(max_staleness=1.0)]
+Strong = Annotated[AsyncSession, reads(primary=True)]
+Snapshot = Annotated[AsyncSession, reads(db, snapshot=True)]
+Billing = Annotated[AsyncSession, writes(billing)]
+
+
+@asynccontextmanager
+async def mine(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+    """A lifespan with a state of its own."""
+    assert_type(app, FastAPI)
+    yield {"mine": 1}
+
+
+@asynccontextmanager
+async def plain(_app: FastAPI) -> AsyncIterator[None]:
+    """A lifespan without."""
+    yield
+
+
+app = FastAPI(lifespan=lifespan(db))
+FastAPI(lifespan=lifespan(db, billing, inner=mine))
+FastAPI(lifespan=lifespan(db, inner=plain))
+app.add_middleware(CausalityMiddleware, secret="x")
+app.add_middleware(CausalityMiddleware, secret=["new", "old"], secure=True, path="/", domain=None, route_header=True)
+app.include_router(health_router(db), prefix="/health")
+assert_type(health_router(db), APIRouter)
+wrapped = CausalityMiddleware(app, secret="x")
+
+
+@app.get("/items/{item}")
+async def show(item: int, session: ReadSession) -> int:
+    """The alias is the session."""
+    assert_type(session, AsyncSession)
+    return (await session.scalars(select(literal(item)))).one()
+
+
+@app.post("/items")
+async def create(session: WriteSession) -> None:
+    """So is this one."""
+    assert_type(session, AsyncSession)
+
+
+@app.api_route("/cart", methods=["GET", "POST"])
+async def cart(session: RoutedSession) -> None:
+    """And this one."""
+    assert_type(session, AsyncSession)
+
+
+@app.get("/fresh")
+async def several(fresh: Fresh, strong: Strong, snapshot: Snapshot, other: Billing) -> None:
+    """Dependencies with a bound of their own, or of a second database, are sessions too."""
+    assert_type(fresh, AsyncSession)
+    assert_type(strong, AsyncSession)
+    assert_type(snapshot, AsyncSession)
+    assert_type(other, AsyncSession)
+
+
+@app.get("/inline")
+async def inline(session: Annotated[AsyncSession, reads(max_staleness=0.5)]) -> None:
+    """Also without a name."""
+    assert_type(session, AsyncSession)
+
+
+@app.websocket("/live")
+async def live(socket: WebSocket, session: ReadSession) -> None:
+    """A WebSocket has sessions as well."""
+    assert_type(session, AsyncSession)
+    await socket.accept()
+
+
+async def repository(session: ReadSession) -> AsyncSession:
+    """A dependency on a dependency."""
+    return session
+
+
+@app.get("/nested")
+async def nested(session: Annotated[AsyncSession, Depends(repository)]) -> None:
+    """What it answers is what it says."""
+    assert_type(session, AsyncSession)
+
+
+async def override() -> AsyncIterator[AsyncSession]:
+    """What a test puts in the place of a session."""
+    yield AsyncSession()
+
+
+app.dependency_overrides[read_session] = override
