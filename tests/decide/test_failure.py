@@ -95,9 +95,19 @@ def test_other_failures_mean_the_same_everywhere(
     assert expected is classify(sqlstate, text, disconnected=disconnected, on_replica=on_replica)
 
 
-def test_another_node_is_tried_for_nothing_but_lost_busy_and_cancelled() -> None:
+def test_a_timeout_of_the_driver_is_told_from_a_lost_connection() -> None:
+    """The driver gave up waiting: the statement may be the slow one, not the node."""
+    for on_replica in (True, False):
+        failure = classify(None, "", disconnected=True, timed_out=True, on_replica=on_replica)
+        assert failure is Failure.TIMEOUT
+    text = "canceling statement due to conflict with recovery"
+    assert classify("40001", text, disconnected=False, timed_out=True, on_replica=True) is Failure.CONFLICT
+
+
+def test_another_node_is_tried_where_it_may_know_better() -> None:
     """A write, a missing transaction and the caller's own mistakes would fail everywhere."""
-    assert {Failure.LOST, Failure.BUSY, Failure.CONFLICT} == {failure for failure in Failure if failure.elsewhere}
+    elsewhere = {failure for failure in Failure if failure.elsewhere}
+    assert elsewhere == {Failure.LOST, Failure.TIMEOUT, Failure.BUSY, Failure.CONFLICT}
 
 
 @given(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lagwise import Policy
 
-DURATIONS = ["max_lag", "sticky_window", "catch_up", "probe_interval", "probe_timeout"]
+DURATIONS = ["max_lag", "sticky_window", "catch_up", "probe_interval", "probe_timeout", "abort_after"]
 ABOVE_ZERO = [name for name in DURATIONS if name != "catch_up"]
 
 
@@ -25,6 +25,9 @@ def test_its_defaults_are_those_of_the_documentation() -> None:
         "probe_interval": 0.5,
         "probe_timeout": 0.5,
         "fall_back": True,
+        "fall_back_limit": None,
+        "abort_after": 5.0,
+        "guarantee": "read-your-writes",
         "without_primary": "serve",
     }
 
@@ -70,12 +73,25 @@ def test_the_defaults_count_in_that_comparison(name: str, value: float) -> None:
         Policy(**{name: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("without_primary", ("serve", "refuse")), ("guarantee", ("read-your-writes", "session"))],
+)
 @pytest.mark.parametrize("value", ["Serve", "", "ignore", None, True])
-def test_without_primary_is_one_of_two_words(value: Any) -> None:
+def test_a_choice_is_one_of_two_words(name: str, words: tuple[str, str], value: Any) -> None:
     """The message names the setting and both words."""
-    with pytest.raises(ValueError, match='without_primary must be "serve" or "refuse"'):
-        Policy(without_primary=value)
-    assert Policy(without_primary="refuse").without_primary == "refuse"
+    with pytest.raises(ValueError, match=f"^{name} must be '{words[0]}' or '{words[1]}', not"):
+        Policy(**{name: value})
+    for word in words:
+        assert getattr(Policy(**{name: word}), name) == word  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "5", True, math.inf], ids=repr)
+def test_a_limit_of_sessions_is_a_whole_number(value: Any) -> None:
+    """Half a session, or fewer than none, is refused by name; 0 and None, for no limit, are taken."""
+    with pytest.raises(ValueError, match=r"^fall_back_limit must be a whole number of sessions"):
+        Policy(fall_back_limit=value)
+    assert [Policy(fall_back_limit=limit).fall_back_limit for limit in (0, 5, None)] == [0, 5, None]
 
 
 def test_it_does_not_change_after_it_was_checked() -> None:

@@ -340,6 +340,12 @@ def test_waiting_is_for_what_a_newer_reading_can_change(reason: Reason) -> None:
     assert reason.may_improve == (reason in {"none-caught-up", "all-lagging", "other-timeline"})
 
 
+@pytest.mark.parametrize("reason", Reason)
+def test_only_reads_for_want_of_a_replica_count_as_fallen_back(reason: Reason) -> None:
+    """Writes, strong reads and clients in doubt belong on the primary; the rest is what a limit may refuse."""
+    assert reason.falls_back == (reason.may_improve or reason == "none-in-rotation")
+
+
 def test_a_route_reads_as_the_debug_header_shows_it() -> None:
     """Node first, then the word; nobody is nobody."""
     assert str(Route("replica-1", Reason.CAUGHT_UP, on_replica=True)) == "replica-1; reason=caught-up"

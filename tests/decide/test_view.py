@@ -201,6 +201,21 @@ def test_primaries_of_two_clusters_are_none() -> None:
     assert view.primary is None
 
 
+def test_a_deposed_primary_does_not_lead_again() -> None:
+    """The old primary is restarted while the new one cannot be reached for a moment: it gets no write."""
+    old, new = primary(90), primary(60, name="replica-1", timeline=2)
+    view = after([old, unreachable("replica-1")], [old, new], [old, unreachable("replica-1")])
+    assert view.primary is None
+    assert (view.system, view.timeline) == (SYSTEM, 2)
+
+
+def test_a_primary_whose_replicas_follow_another_does_not_lead() -> None:
+    """A replica on a later timeline shows that somebody else was promoted, seen or not."""
+    view = after([primary(90), replica("replica-1", 60, timeline=2)])
+    assert view.primary is None
+    assert [node.name for node in view.rotation] == ["replica-1"]
+
+
 def test_a_new_timeline_begins_a_new_history() -> None:
     """Samples of the old timeline say nothing about positions on the new one."""
     old = [primary(90, at=1.0), replica("replica-1", 90)]
