@@ -46,8 +46,9 @@ async def cluster(running: Cluster) -> AsyncIterator[Cluster]:
 
 
 def router(cluster: Cluster, policy: Policy | None = None, **options: Any) -> Router:
-    """A Router on the whole cluster."""
-    return Router(cluster.primary.url, [node.url for node in cluster.replicas], policy=policy, **options)
+    """A Router on the whole cluster, by the names the nodes were born with."""
+    primary, *replicas = cluster.nodes.values()
+    return Router(primary.url, {node.name: node.url for node in replicas}, policy=policy, **options)
 
 
 async def in_rotation(db: Router, *names: str) -> None:

@@ -1,0 +1,54 @@
+"""Faults need clusters of their own: what is promoted stays promoted."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from lagwise import Policy, Router
+from lagwise.testing import Cluster
+
+from ..routing.conftest import cluster as cluster
+from ..routing.conftest import in_rotation, router
+from ..routing.conftest import running as running
+
+QUICK = Policy(max_lag=2.0, sticky_window=2.0, probe_interval=0.1, probe_timeout=0.3, abort_after=1.0)
+
+
+@pytest.fixture
+async def db(cluster: Cluster) -> AsyncIterator[Router]:
+    """A Router that notices quickly, both replicas in rotation, no time-out configured by the application."""
+    async with router(cluster, QUICK) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        yield db
+
+
+@pytest.fixture
+async def doomed() -> AsyncIterator[Cluster]:
+    """A cluster for one test, with a table of items."""
+    async with Cluster(replicas=2) as cluster:
+        await cluster.primary.execute("CREATE TABLE item (id serial PRIMARY KEY, name text NOT NULL)")
+        await cluster.caught_up()
+        yield cluster
+
+
+async def many(count: int, work: Callable[[int], Awaitable[Any]], *, at_once: int) -> list[Any]:
+    """Results, or errors, of `count` calls, `at_once` of them at any time."""
+    turns = iter(range(count))
+    results: list[Any] = []
+
+    async def one() -> None:
+        for turn in turns:
+            try:
+                results.append(await work(turn))
+            except Exception as error:
+                results.append(error)
+
+    await asyncio.gather(*(one() for _ in range(at_once)))
+    return results
+
+
+def errors(results: list[Any]) -> list[Any]:
+    """Those that failed."""
+    return [result for result in results if isinstance(result, BaseException)]

@@ -1,0 +1,205 @@
+"""A read is answered while a node can answer it, whatever happens to the node it was sent to."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from lagwise import NoReplica, Policy, Router
+from lagwise.testing import Cluster, wait_until
+
+from ..routing.application import Item
+from ..routing.conftest import in_rotation, router
+from .conftest import QUICK, errors, many
+
+READERS = 50
+
+
+async def read(db: Router) -> float:
+    """One read; how long it took, seconds."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    async with db.read() as session:
+        await session.scalar(select(Item.id).limit(1))
+    return loop.time() - start
+
+
+@asynccontextmanager
+async def under_load(db: Router, reads: int) -> AsyncIterator[list[float | Exception]]:
+    """Fifty readers while the block runs, `reads` of them at least; the list fills as they are answered."""
+    results: list[float | Exception] = []
+    done = asyncio.Event()
+
+    async def reader() -> None:
+        while not done.is_set() or len(results) < reads:
+            try:
+                results.append(await read(db))
+            except Exception as error:
+                results.append(error)
+
+    readers = [asyncio.create_task(reader()) for _ in range(READERS)]
+    await wait_until(lambda: len(results) > reads // 4, timeout=60, what="readers at work")
+    yield results
+    done.set()
+    await asyncio.gather(*readers)
+
+
+@pytest.mark.parametrize("fault", ["kill", "restart", "terminate_backends", "cut"])
+async def test_no_read_fails(cluster: Cluster, db: Router, fault: str) -> None:
+    """A replica is killed, restarted, cut off, or drops every connection, under fifty readers: 0 of 3,000 fail."""
+    async with under_load(db, 3000) as results:
+        await getattr(cluster, fault)("replica-1")
+    assert errors(results) == []
+    assert len(results) >= 3000
+
+
+async def test_without_the_router_they_fail(cluster: Cluster) -> None:
+    """The same kill under plain sessions: readers meet it."""
+    engine = create_async_engine(cluster.replicas[0].url, pool_size=20)
+
+    async def plain(_: int) -> None:
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT pg_sleep(0.01)"))
+
+    working = asyncio.create_task(many(400, plain, at_once=20))
+    await wait_until(lambda: engine.pool.checkedout() > 10, what="plain readers")  # type: ignore[attr-defined]
+    await cluster.kill("replica-1")
+    assert errors(await working) != []
+    await engine.dispose()
+
+
+async def test_a_recovery_conflict_is_tried_elsewhere(cluster: Cluster, db: Router) -> None:
+    """The replica cancels the read in favour of replay (40001): another node answers it."""
+    replica = cluster["replica-1"]
+    await replica.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
+    await replica.execute("SELECT pg_reload_conf()")
+    db.drain("replica-2")
+    slow = text("SELECT count(*) FROM item, pg_sleep(5) WHERE name <> 'conflict'")
+    try:
+        await cluster.primary.execute("INSERT INTO item (name) SELECT 'conflict' FROM generate_series(1, 1000)")
+        await cluster.caught_up()
+
+        async def conflicting() -> int:
+            async with db.read() as session:
+                assert session.info["lagwise.route"].node == "replica-1"
+                await session.scalar(slow)
+                return int(session.info["lagwise.route"].node == "primary")
+
+        reading = asyncio.create_task(conflicting())
+
+        async def started() -> bool:
+            return bool(await replica.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(5)%'") > 1)
+
+        await wait_until(started, what="the slow read")
+        await cluster.primary.execute("DELETE FROM item WHERE name = 'conflict'")
+        await cluster.primary.execute("VACUUM item")
+        assert await reading == 1
+    finally:
+        await replica.execute("ALTER SYSTEM RESET max_standby_streaming_delay")
+        await replica.execute("SELECT pg_reload_conf()")
+
+
+async def test_a_read_block_is_tried_elsewhere_too(cluster: Cluster, db: Router) -> None:
+    """`db.read.begin()` hands out nothing before its first statement either."""
+    db.drain("replica-2")
+    async with db.read.begin() as session:
+        await cluster.kill("replica-1")
+        await session.execute(select(Item).limit(1))
+        assert session.info["lagwise.route"].node == "primary"
+
+
+async def test_what_was_handed_out_is_not_repeated(cluster: Cluster, db: Router) -> None:
+    """After the first result a lost connection is the caller's to know: the error is SQLAlchemy's own."""
+    db.drain("replica-2")
+    async with db.read() as session:
+        await session.execute(select(Item).limit(1))
+        await cluster.terminate_backends("replica-1")
+        with pytest.raises(DBAPIError):
+            await session.execute(text("SELECT pg_sleep(0.2)"))
+
+
+async def test_dead_connections_to_the_primary_cost_no_read(cluster: Cluster) -> None:
+    """Without replicas a restarted primary is found again by the reads themselves."""
+    async with Router(cluster.primary.url, policy=QUICK) as db:
+        await asyncio.gather(*(read(db) for _ in range(10)))
+        await cluster.restart("primary")
+        await wait_until(lambda: db.view.primary is not None, what="the primary")
+        assert errors(await many(20, lambda _: read(db), at_once=10)) == []
+
+
+async def test_a_black_hole_without_any_time_out(cluster: Cluster, db: Router) -> None:
+    """Packets are swallowed, sockets stay open, nobody set a time-out: 0 errors, and nobody waits for TCP."""
+    async with under_load(db, 2000) as results:
+        await cluster.black_hole("replica-1")
+        await in_rotation(db, "replica-2")
+        await wait_until(
+            lambda: db.pools["replica-1"].load() == 0, timeout=20, what="the reads in flight to be cut off"
+        )
+        before = len(results)
+        await wait_until(lambda: len(results) > before + 500, what="reads after the eviction")
+    assert errors(results) == []
+
+
+async def test_a_black_hole_of_the_network_while_connecting(cluster: Cluster) -> None:
+    """A pool with no open connection meets the black hole first: its reads too are cut off and run elsewhere."""
+    async with router(cluster, QUICK) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        await cluster.black_hole("replica-1")
+        assert errors(await many(20, lambda _: read(db), at_once=20)) == []
+
+
+async def test_a_driver_time_out_is_tried_elsewhere_once(cluster: Cluster) -> None:
+    """With command_timeout set, a silent replica costs that long; a slow statement is not run a third time."""
+    arguments = {"command_timeout": 0.3, "timeout": 1}
+    async with router(cluster, QUICK, connect_args=arguments) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        await asyncio.gather(*(read(db) for _ in range(20)))
+        await cluster.black_hole("replica-1")
+        assert errors(await many(40, lambda _: read(db), at_once=20)) == []
+        await cluster.heal("replica-1")
+        with pytest.raises(TimeoutError):
+            async with db.read() as session:
+                await session.execute(text("SELECT pg_sleep(3)"))
+
+
+async def test_the_fall_back_budget(cluster: Cluster) -> None:
+    """Both replicas down: no more sessions than the budget read from the primary, the rest get NoReplica."""
+    policy = Policy(probe_interval=0.1, probe_timeout=0.3, fall_back_limit=5)
+    async with router(cluster, policy) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        for replica in cluster.replicas:
+            await cluster.kill(replica)
+        await in_rotation(db)
+        held = [db.read() for _ in range(5)]
+        for session in held:
+            await session.__aenter__()
+        with pytest.raises(NoReplica, match="fall_back_limit"):
+            await read(db)
+        await held.pop().close()
+        await read(db)
+        with pytest.raises(NoReplica, match="fall_back_limit"):
+            async with db.read():
+                await read(db)
+        async with db.read(primary=True), db.write():
+            pass  # those who ask for the primary are not the herd
+        for session in held:
+            await session.close()
+        for replica in cluster.replicas:
+            await cluster.start(replica)
+        await in_rotation(db, "replica-1", "replica-2")
+        assert errors(await many(50, lambda _: read(db), at_once=20)) == []
+
+
+async def test_an_exhausted_pool_says_so(cluster: Cluster) -> None:
+    """The error names the pool and its numbers."""
+    async with Router(cluster.primary.url, pool_size=1, pool_timeout=0.05) as db:
+        async with db.read() as holding:
+            await holding.execute(text("SELECT 1"))
+            with pytest.raises(PoolTimeout, match="no connection to primary became free in time: 1 of 1 are in use"):
+                await read(db)
+        assert db.pools["primary"].tallies["writing"].timeouts == 1
