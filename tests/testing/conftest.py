@@ -1,7 +1,9 @@
 """One cluster for the tests that leave it as they found it, and what is needed to be somebody else."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,12 +59,12 @@ def as_root() -> None:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Path:
-    """A directory for temporary files that everybody may use; what is left in it is a leak."""
-    place = tmp_path / "spool"
-    place.mkdir()
-    for directory in (place, *tmp_path.parents[:2], tmp_path):
-        if directory.stat().st_uid == os.geteuid():
-            directory.chmod(0o755)
+def spool() -> Iterator[Path]:
+    """A directory for temporary files that everybody may use; what is left in it is a leak.
+
+    Not under ``tmp_path``: pytest closes that to everybody else, again whenever another run of it starts.
+    """
+    place = Path(tempfile.mkdtemp(prefix="spool-"))
     place.chmod(0o1777)
-    return place
+    yield place
+    shutil.rmtree(place)

@@ -214,6 +214,44 @@ def test_root_without_an_account_to_lend_is_told(monkeypatch: pytest.MonkeyPatch
         accounts.server_account()
 
 
+def test_an_ordinary_user_runs_servers_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without root nobody is lent an account, nothing changes hands, and nothing is copied."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    account = accounts.server_account()
+    assert account == Account()
+    tmp_path.chmod(0o700)
+    mine = Binaries(pretend(tmp_path / "bin", "16.1"), "16.1", "mine")
+    account.give(tmp_path)
+    assert reachable(mine, account) == mine
+
+
+@pytest.mark.parametrize("quicker", [True, False])
+def test_two_processes_may_copy_at_once(
+    tmp_path: Path, spool: Path, quicker: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes second uses the first one's copy and throws its own away; a copy that fails leaves nothing."""
+    home = tmp_path / "home"
+    mine = Binaries(pretend(home / "pg" / "bin", "16.1"), "16.1", "mine")
+    home.chmod(0o700)
+    monkeypatch.setattr("tempfile.tempdir", str(spool))
+
+    def rename(fresh: Path, copy: Path) -> None:
+        if quicker:
+            shutil.copytree(fresh, copy)
+        raise OSError
+
+    monkeypatch.setattr(Path, "rename", rename)
+    stranger = Account(uid=os.geteuid() + 12345, gid=os.getegid() + 12345)
+    if quicker:
+        copy = reachable(mine, stranger)
+        assert find_binaries(environ={"LAGWISE_PG_BIN": str(copy.path)}).version == "16.1"
+        assert list(spool.iterdir()) == [copy.path.parents[2]]
+    else:
+        with pytest.raises(OSError, match=r"^$"):
+            reachable(mine, stranger)
+        assert list(spool.iterdir()) == []
+
+
 def test_windows_is_told_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where processes cannot be run the error names WSL and Docker."""
     monkeypatch.setattr("sys.platform", "win32")

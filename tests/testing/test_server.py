@@ -93,15 +93,26 @@ def test_a_program_that_hangs_is_ended(backend: LocalBackend, monkeypatch: pytes
         create(backend)
 
 
+def segments() -> list[str]:
+    """The ids of all System V shared memory."""
+    table = Path("/proc/sysvipc/shm")
+    if not table.exists():
+        pytest.skip("only Linux lists shared memory in /proc")
+    return [line.split()[1] for line in table.read_text().splitlines()[1:]]
+
+
 def test_starting_and_killing_twice_is_fine(backend: LocalBackend) -> None:
-    """A running server is not started again, a dead one not killed again, and a closed backend has no new ones."""
+    """Neither does anything the second time; a killed server leaves no shared memory; closed is closed."""
     server = create(backend)
     pid = postmaster(server)
     server.start()
     assert postmaster(server) == pid
+    segment = (server.data / "postmaster.pid").read_text().splitlines()[6].split()[1]
+    assert segment in segments()
     server.kill()
     server.kill()
     assert not server.running
+    assert segment not in segments()
     backend.close()
     with pytest.raises(ClusterError, match="closed"):
         create(backend)

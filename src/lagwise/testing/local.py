@@ -25,6 +25,8 @@ SETTINGS: Mapping[str, str] = {
     "hot_standby": "on",
     "shared_buffers": "32MB",
     "huge_pages": "off",
+    # A killed server leaves its POSIX segments in /dev/shm for good; as files they go with the data.
+    "dynamic_shared_memory_type": "mmap",
     "max_connections": "300",
     "max_wal_senders": "32",
     "max_replication_slots": "32",

@@ -93,8 +93,7 @@ class LocalServer:
             self._reap("did not die", _STOP)
             # A child that still holds the shared memory would make the next start fail.
             wait_for(lambda: not any(map(alive, victims)), 10.0, lambda: self._failure("left children behind"))
-        # Nobody may take a later process with the same number for this server.
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        self._forget()
 
     def rejoin(self, upstream: Upstream) -> None:
         """Become a standby of ``upstream``: rewound if pg_rewind is there and agrees, else cloned again."""
@@ -163,7 +162,19 @@ class LocalServer:
             except ClusterError:
                 with suppress(ClusterError):  # nothing more can be done; the other servers must still end
                     self.kill()
+        elif self._process is not None:
+            self._forget()
         self._port.release()
+
+    def _forget(self) -> None:
+        """Remove what a server removes when it is given the time."""
+        pid_file = self.data / "postmaster.pid"
+        lines = pid_file.read_text().splitlines() if pid_file.exists() else []
+        if len(lines) >= 7 and len(segment := lines[6].split()) == 2:  # key and id of its System V shared memory
+            with suppress(OSError, subprocess.TimeoutExpired):  # 56 bytes are not worth an error
+                self._account.popen(["ipcrm", "-m", segment[1]], cwd=self._root).wait(_QUIT)
+        # Nobody may take a later process with the same number for this server.
+        pid_file.unlink(missing_ok=True)
 
     def _launch(self) -> None:
         command = [
