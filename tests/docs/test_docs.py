@@ -1,0 +1,223 @@
+"""What the documentation says is what the code does."""
+
+import ast
+import asyncio
+import doctest
+import importlib
+import inspect
+import json
+import re
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+from subprocess import PIPE, STDOUT
+from typing import Any
+
+import click
+import pytest
+import typer
+from pydantic import BaseModel
+
+from lagwise import Policy, Reason, errors, health
+from lagwise.asgi import CausalityMiddleware
+from lagwise.cli import app as command_line
+from lagwise.errors import RoutingError
+from lagwise.pools import DEFAULTS
+from lagwise.testing import Cluster
+from lagwise.view import Standing
+
+from ..routing.conftest import client, served
+from .pages import DOCS, PAGES, ROOT, Block, blocks, compiled, run, table
+
+README = ROOT / "README.md"
+CONCEPTS, HEALTH, DESIGN = (ROOT / "docs" / f"{name}.md" for name in ("concepts", "health", "design"))
+PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "src").rglob("*.py")
+    if path.name != "__main__.py"
+)
+
+
+def nodes(cluster: Cluster) -> dict[str, str]:
+    """The URLs that stand for the hosts of the documentation."""
+    return {"primary": cluster.primary.url, "replica-1": cluster.replicas[0].url}
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_every_python_block_compiles(block: Block) -> None:
+    """Nothing that is shown has a syntax error."""
+    assert compiled(block) is not None
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(b.how == "script" for b in blocks(page))], ids=str)
+async def test_scripts_run(page: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of a page that are meant to run do, on a real cluster, one after the other."""
+    await run([block for block in blocks(page) if block.how == "script"], nodes(cluster), monkeypatch)
+
+
+async def test_the_readme_fixes_the_bug(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its application answers a GET after a POST although the replica stands still; another client misses the item."""
+    module = await run([block for block in blocks(README) if block.how], nodes(cluster), monkeypatch)
+    await cluster.pause_replay("replica-1")
+    async with served(module.app) as url, client(url) as http, client(url) as another:
+        created = await http.post("/items/milk")
+        path = f"/items/{created.json()['id']}"
+        statuses = [created.status_code, (await http.get(path)).status_code, (await another.get(path)).status_code]
+        assert statuses == [201, 200, 404]
+        assert (await http.get("/health/ready?for=writes")).status_code == 200
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON if block.how == "pytest"], ids=str)
+async def test_test_files_pass(block: Block, tmp_path: Path) -> None:
+    """A test file of the documentation passes with the configuration the documentation asks for."""
+    asked = next(b.code for b in blocks(block.page) if b.language == "toml")
+    (tmp_path / "pyproject.toml").write_text(asked)
+    (tmp_path / "test_shown.py").write_text(block.code)
+    process = await _python("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert (process[0], process[1].splitlines()[-1].partition(" in ")[0]) == (0, "1 passed"), process[1]
+
+
+def test_the_policy_table_is_the_policy() -> None:
+    """Every setting is in the README, in order, with the default that the code has."""
+    shown = [(row[0], ast.literal_eval(row[1])) for row in table(README, "`Policy`")]
+    assert [(field.name, field.default) for field in fields(Policy)] == shown
+
+
+def test_the_middleware_table_is_the_middleware() -> None:
+    """Likewise for the options of the middleware."""
+    options = list(inspect.signature(CausalityMiddleware).parameters.values())[1:]
+    shown = [(row[0], row[1] if row[1] == "required" else ast.literal_eval(row[1])) for row in _middleware()]
+    assert [(o.name, "required" if o.default is o.empty else o.default) for o in options] == shown
+
+
+def _middleware() -> list[list[str]]:
+    return table(README, "`CausalityMiddleware`")
+
+
+def test_the_engine_table_is_what_engines_get() -> None:
+    """Likewise for the engines that are made from URLs."""
+    assert dict(DEFAULTS) == {row[0]: ast.literal_eval(row[1]) for row in table(README, "Engines made from URLs")}
+
+
+@pytest.mark.parametrize(("words", "head"), [(Reason, "Reason"), (Standing, "Standing")])
+def test_every_word_is_explained(words: type[Reason] | type[Standing], head: str) -> None:
+    """Every word of a route, a log line or /nodes is in the table, and no other is."""
+    assert [word.value for word in words] == [row[0] for row in table(CONCEPTS, head)]
+
+
+def test_every_error_is_explained() -> None:
+    """Every error that a caller may meet is in the table."""
+    leaves = {name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, RoutingError)}
+    assert leaves - {"RoutingError"} == {row[0] for row in table(CONCEPTS, "Error")}
+
+
+@pytest.mark.parametrize(
+    ("head", "model"), [("/ready", health.Health), ("/nodes", health.Nodes), ("/pools", health.PoolsHealth)]
+)
+def test_examples_of_health_have_the_fields_of_the_models(head: str, model: type[BaseModel]) -> None:
+    """What is shown is what the endpoint answers, field by field."""
+    text = HEALTH.read_text()
+    example = json.loads(text.partition(f"\n## {head}\n")[2].partition("```json\n")[2].partition("```")[0])
+    answered = model.model_validate(example).model_dump(mode="json")
+    assert _shape(answered) == _shape(example)
+
+
+def _shape(value: Any) -> Any:
+    """The names in a JSON value, without its times."""
+    if isinstance(value, dict):
+        return {key: _shape(one) for key, one in value.items() if key != "time"}
+    return [_shape(one) for one in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_resolves(page: Path) -> None:
+    """Relative links lead to files that exist, and to headings that are there."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        if name.startswith(("http://", "https://")):
+            continue
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and anchor not in _anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_words_are_those_of_the_glossary(page: Path) -> None:
+    """The primary and its replicas go by no other name."""
+    assert not re.findall(r"\b(?:masters?|slaves?|writers?|readers?)\b", page.read_text(), re.I)
+
+
+def test_every_test_that_is_named_exists() -> None:
+    """The tests that the design names as holding an invariant are there."""
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", DESIGN.read_text())
+    assert named
+    missing = [(file, test) for file, test in named if f"def {test}(" not in _text(ROOT / file)]
+    assert not missing
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def test_every_module_is_in_the_house() -> None:
+    """The design's table of modules has each of them once, and none that is gone."""
+    shown = [name for row in table(DESIGN, "Layer") for name in re.findall(r"`(\w+)`", f"`{row[1]}`")]
+    source = ROOT / "src" / "lagwise"
+    packages = {path.parent.name for path in source.glob("*/__init__.py")}
+    assert sorted(shown) == sorted(packages | {path.stem for path in source.glob("[!_]*.py")})
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_hold(name: str) -> None:
+    """What a docstring shows is what happens."""
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def _shown_commands() -> list[str]:
+    """Every `lagwise ...` command line in the documentation."""
+    found = []
+    for page in PAGES:
+        shell = "".join(block.code for block in blocks(page) if block.language == "sh")
+        inline = re.findall(r"`((?:uv run )?lagwise [a-z][^`\n]*)`", page.read_text())
+        indented = re.findall(r"^ {4}(lagwise .*)", page.read_text(), re.M)
+        lines = re.findall(r"^(?:uv run )?lagwise .*", shell, re.M)
+        found += [line.removeprefix("uv run ") for line in (*inline, *indented, *lines)]
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("line", _shown_commands())
+def test_every_command_is_understood(line: str) -> None:
+    """Each command with its options parses; it is not run."""
+    command: click.Command | Any = typer.main.get_command(command_line)
+    words = shlex.split(line, comments=True)[1:]
+    context = None
+    while hasattr(command, "commands") and words:
+        context = command.make_context(command.name, [], resilient_parsing=True, parent=context)
+        command = command.commands[words.pop(0)]
+    command.make_context(command.name, words, parent=context)
+
+
+def test_contributing_names_what_is_checked() -> None:
+    """Each command of `.ci/run` is in CONTRIBUTING, word for word."""
+    checked = re.findall(r"(uv run [a-z].*)$", (ROOT / ".ci" / "run").read_text(), re.M)
+    assert checked
+    shown = _text(ROOT / "CONTRIBUTING.md")
+    assert [command for command in checked if not re.search(rf"^{re.escape(command)}( |$)", shown, re.M)] == []
+
+
+async def _python(*arguments: str, cwd: Path) -> tuple[int | None, str]:
+    """Run this Python; its exit status and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, cwd=cwd, stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=STDOUT
+    )
+    said, _ = await process.communicate()
+    return process.returncode, said.decode()

@@ -1,0 +1,89 @@
+"""The application of docs/fastapi.md does what the page says of it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import ModuleType
+
+import pytest
+from fastapi import FastAPI
+
+from lagwise.fastapi import CausalityMiddleware
+from lagwise.testing import Cluster
+
+from ..integrate.support import ASGIApp, Socket, http, opened
+from .pages import ROOT, blocks, run
+
+
+@pytest.fixture
+async def page(cluster: Cluster, archive: Cluster, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """All blocks of the page, one after the other; the replica stands still from here on."""
+    urls = {"primary": cluster.primary.url, "replica-1": cluster.replicas[0].url, "archive": archive.primary.url}
+    shown = [block for block in blocks(ROOT / "docs" / "fastapi.md") if block.language == "python"]
+    assert {"application"} == {block.how for block in shown}
+    module = await run(shown, urls, monkeypatch)
+    await cluster.pause_replay("replica-1")
+    return module
+
+
+@asynccontextmanager
+async def wrapped(app: FastAPI) -> AsyncIterator[ASGIApp]:
+    """An application of the page behind the middleware, as the page places it."""
+    async with opened(app, lambda inner: CausalityMiddleware(inner, secret="a secret")) as running:
+        yield running
+
+
+async def test_its_endpoints_read_what_the_client_wrote(page: ModuleType) -> None:
+    """Each kind of session, a stream, a mounted application: all see the item that was just created."""
+    async with wrapped(page.api) as app, http(app) as client:
+        before = (await client.get("/admin/items")).json()
+        assert (await client.post("/items/shown")).status_code == 200
+        assert "shown" in (await client.get("/items")).json()
+        assert "shown" in (await client.get("/export")).text.split()
+        assert (await client.get("/admin/items")).json() > before
+        assert (await client.get("/fresh")).json() > before
+        assert (await client.get("/strong")).json() is True
+        assert (await client.post("/cart/x")).json() == "write"
+        assert (await client.get("/cart/x")).json() == "none-caught-up"
+        assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_an_explicit_commit_is_in_the_token(page: ModuleType) -> None:
+    """The token in the job's payload stands for the order; without the commit it would be empty."""
+    async with wrapped(page.api) as app, http(app) as client:
+        assert (await client.post("/orders/ordered")).status_code == 200
+        with page.Causality(page.queue[-1]) as seen:
+            assert seen.token
+            async with page.db.read() as session:
+                assert await session.scalar(page.select(page.Item.id).where(page.Item.name == "ordered")) is not None
+
+
+async def test_a_background_task_sees_what_the_request_wrote(page: ModuleType) -> None:
+    """The task of the page reads the item that its request created."""
+    async with wrapped(page.api) as app, http(app) as client:
+        assert (await client.post("/confirmed/told")).status_code == 200
+        assert page.sent == ["told"]
+
+
+async def test_a_socket_is_one_causality(page: ModuleType) -> None:
+    """What one message wrote the next read sees."""
+    async with (
+        wrapped(page.api) as app,
+        Socket(app, "/chat") as socket,
+    ):
+        assert (await socket.heard())["type"] == "websocket.accept"
+        assert await socket.says("said once") == "1"
+        assert await socket.says("said once") == "2"
+
+
+async def test_two_databases(page: ModuleType) -> None:
+    """The second database is written and read by its own dependencies."""
+    async with wrapped(page.both) as app, http(app) as client:
+        assert (await client.post("/archive/put-away")).status_code == 200
+        assert (await client.get("/archive/put-away")).json() == 1
+
+
+async def test_an_override_replaces_the_session(page: ModuleType) -> None:
+    """The endpoint gets what the test gives it."""
+    page.use_one_item()
+    async with opened(page.api) as app, http(app) as client:
+        assert (await client.get("/items")).json() == ["from the test"]
