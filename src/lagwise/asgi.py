@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from lagwise.causality import Causality
+from lagwise.cookies import Jar, brought
 from lagwise.errors import InvalidToken
 from lagwise.seal import Seal
 from lagwise.token import CausalToken, merged
@@ -18,7 +19,6 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _log = logging.getLogger("lagwise")
 _SCOPE = "lagwise.causality"
-_COOKIE = "lagwise"
 _HEADER = b"lagwise-token"
 _ROUTE_HEADER = b"lagwise-route"
 
@@ -53,9 +53,7 @@ class CausalityMiddleware:
     ) -> None:
         self.app = app
         self._seal = Seal(secret)
-        self._cookie_ending = f"; HttpOnly; Path={path}; SameSite=lax"
-        self._cookie_ending += f"; Domain={domain}" if domain else ""
-        self._cookie_ending += "; Secure" if secure else ""
+        self._jar = Jar(path=path, domain=domain, secure=secure)
         self._route_header = route_header
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,26 +61,17 @@ class CausalityMiddleware:
         if scope["type"] not in {"http", "websocket"} or _SCOPE in scope:
             await self.app(scope, receive, send)
             return
+        texts, names = _brought(scope)
         # One mutable object, reachable from whatever copies the scope or the context on the way down.
-        with Causality(self._brought(scope)) as seen:
+        with Causality(merged(map(self._verified, texts))) as seen:
             scope[_SCOPE] = seen
 
             async def sending(message: Message) -> None:
                 if message["type"] in {"http.response.start", "websocket.accept"}:
-                    self._answer(message, seen)
+                    self._answer(message, seen, names)
                 await send(message)
 
             await self.app(scope, receive, sending)
-
-    def _brought(self, scope: Scope) -> CausalToken:
-        """The token of cookie and header together: the greater counts, not the later."""
-        texts = []
-        for name, value in scope["headers"]:
-            if name == _HEADER:
-                texts += value.decode("latin-1").split(",")
-            elif name == b"cookie":
-                texts += _cookies(value.decode("latin-1"))
-        return merged(self._verified(text.strip()) for text in texts)
 
     def _verified(self, text: str) -> CausalToken:
         try:
@@ -91,13 +80,13 @@ class CausalityMiddleware:
             _log.debug("token-ignored", extra={"reason": str(error)})
             return CausalToken()
 
-    def _answer(self, message: Message, seen: Causality) -> None:
+    def _answer(self, message: Message, seen: Causality, names: list[str]) -> None:
         headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
         if seen.grew:
             text = self._seal.sealed(seen.token)
             age = max(1, math.ceil(seen.window))
             headers.append((_HEADER, text.encode()))
-            headers.append((b"set-cookie", f"{_COOKIE}={text}; Max-Age={age}{self._cookie_ending}".encode()))
+            headers.extend((b"set-cookie", cookie.encode()) for cookie in self._jar.set(text, names, age))
             if not any(name.lower() == b"cache-control" for name, _ in headers):
                 # A shared cache that kept this answer would hand one client's token to all.
                 headers.append((b"cache-control", b"private"))
@@ -106,6 +95,14 @@ class CausalityMiddleware:
         message["headers"] = headers
 
 
-def _cookies(header: str) -> list[str]:
-    """Every cookie of our name: a client may hold one for each path or domain it was set on."""
-    return [value for name, _, value in (pair.strip().partition("=") for pair in header.split(";")) if name == _COOKIE]
+def _brought(scope: Scope) -> tuple[list[str], list[str]]:
+    """Every token text in header and cookies, the greatest of which counts, and the cookies' names."""
+    texts, names = [], []
+    for name, value in scope["headers"]:
+        if name == _HEADER:
+            texts += [text.strip() for text in value.decode("latin-1").split(",")]
+        elif name == b"cookie":
+            found = brought(value.decode("latin-1"))
+            names += [name for name, _ in found]
+            texts += [text for _, text in found]
+    return texts, names

@@ -127,6 +127,10 @@ def nodes(db: Router) -> Nodes:
 
 def pools(db: Router) -> PoolsHealth:
     """Every pool with its numbers."""
+    try:
+        db.require_open()
+    except NotOpen:
+        return PoolsHealth(status="fail", pools={})
     found = {
         name: {role: _pool(engine.sync_engine.pool, each.tallies[role]) for role, engine in each.in_use().items()}
         for name, each in db.pools.items()
@@ -157,7 +161,7 @@ def health_router(db: Router) -> APIRouter:
     async def _nodes() -> Response:
         return _answer(nodes(db))
 
-    @router.get("/pools", response_model=PoolsHealth)
+    @router.get("/pools", response_model=PoolsHealth, responses=fails)
     async def _pools() -> Response:
         return _answer(pools(db))
 

@@ -93,7 +93,8 @@ async def test_a_recovery_conflict_is_tried_elsewhere(cluster: Cluster, db: Rout
         reading = asyncio.create_task(conflicting())
 
         async def started() -> bool:
-            return bool(await replica.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(5)%'") > 1)
+            running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(5)%'"
+            return bool(await replica.fetchval(running) > 1)
 
         await wait_until(started, what="the slow read")
         await cluster.primary.execute("DELETE FROM item WHERE name = 'conflict'")
