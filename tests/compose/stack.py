@@ -130,12 +130,9 @@ class Stack:
         """What the superuser is told over the socket, unaligned and without headings."""
         return await self.sh(service, f"psql -XqtA -v ON_ERROR_STOP=1 -d app <<'SQL'\n{sql}\nSQL")
 
-    @asynccontextmanager
-    async def connect(
-        self, node: str, user: str = "app", password: str | None = None
-    ) -> AsyncIterator[AsyncConnection]:
-        """An autocommit connection over the published port, by password."""
-        url = URL.create(
+    def url(self, node: str, user: str = "app", password: str | None = None) -> URL:
+        """The address of a node at its published port."""
+        return URL.create(
             "postgresql+asyncpg",
             username=user,
             password=PASSWORDS[user] if password is None else password,
@@ -143,6 +140,13 @@ class Stack:
             port=self.ports[node],
             database="app",
         )
+
+    @asynccontextmanager
+    async def connect(
+        self, node: str, user: str = "app", password: str | None = None
+    ) -> AsyncIterator[AsyncConnection]:
+        """An autocommit connection over the published port, by password."""
+        url = self.url(node, user, password)
         engine = create_async_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         async with engine.connect() as connection:
             yield connection

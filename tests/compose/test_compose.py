@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from lagwise.testing.gates import wait_until
+from lagwise import Causality, Router
+from lagwise.testing import wait_until
 
 from .stack import NODES, PASSWORDS, REPLICAS, Stack, docker, why_not
 
@@ -79,6 +80,25 @@ async def test_a_replica_refuses_a_write(stack: Stack, node: str) -> None:
         with pytest.raises(DBAPIError) as refused:
             await connection.execute(text("insert into words values ('refused')"))
     assert getattr(refused.value.orig, "sqlstate", "") == "25006"
+
+
+async def test_lagwise_reads_from_its_replicas(stack: Stack) -> None:
+    """The application's role is enough for lagwise: it writes to the primary, and reads its write on a replica."""
+    await keep(stack, "before routing")
+    db = Router(stack.url("primary"), replicas={node: stack.url(node) for node in REPLICAS})
+    show = text("select pg_is_in_recovery() from words where word = 'routed'")
+
+    async def on_a_replica() -> bool:
+        async with db.read() as session:
+            recovering = await session.scalar(show)
+        assert recovering is not None  # the write is missed nowhere
+        return bool(recovering)
+
+    async with db:
+        with Causality(None):
+            async with db.write.begin() as session:
+                await session.execute(text("insert into words values ('routed')"))
+            await wait_until(on_a_replica, what="a replica serves the read")
 
 
 async def test_the_application_may_look_and_not_administer(stack: Stack) -> None:
