@@ -101,12 +101,13 @@ async def test_containers_serve_where_no_postgresql_is_installed(engine: None, m
     monkeypatch.setattr("lagwise.testing.backend.find_binaries", no_binaries)
     backend: Backend = await asyncio.to_thread(choose_backend, major=int(VERSION))
     assert isinstance(backend, DockerBackend)
-    before = await asyncio.to_thread(docker, "ps", "--all", "--quiet")
-    await asyncio.to_thread(backend.create_primary, "primary", user="lagwise", password="it's", settings={})
-    assert await asyncio.to_thread(docker, "ps", "--all", "--quiet") != before
+    server = await asyncio.to_thread(backend.create_primary, "primary", user="lagwise", password="it's", settings={})
+    assert isinstance(server, DockerServer)
+    own = ("ps", "--all", "--quiet", "--filter", f"id={server._container.get_container_id()}")
+    assert await asyncio.to_thread(docker, *own) != ""
     await asyncio.to_thread(backend.close)
     await asyncio.to_thread(backend.close)
-    assert await asyncio.to_thread(docker, "ps", "--all", "--quiet") == before
+    assert await asyncio.to_thread(docker, *own) == ""
     with pytest.raises(ClusterError, match="closed"):
         await asyncio.to_thread(backend.create_primary, "late", user="u", password="p", settings={})
 
