@@ -36,7 +36,8 @@ async def up(spool: Path, *options: str) -> AsyncIterator[asyncio.subprocess.Pro
 
 
 def servers(spool: Path) -> list[int]:
-    return [int(path.read_text().split()[0]) for path in spool.glob("*/*/postmaster.pid")]
+    told = [path.read_text().split() for path in spool.glob("*/*/postmaster.pid")]
+    return [int(words[0]) for words in told if words]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -66,8 +67,7 @@ async def test_json_line_then_a_clean_end(spool: Path, number: signal.Signals) -
 async def test_ctrl_c_while_starting_leaves_nothing(spool: Path) -> None:
     """Impatience is fine: two Ctrl-C while the servers start end it cleanly, too."""
     async with up(spool) as process:
-        await wait_until(lambda: list(spool.glob("*/primary/postmaster.pid")), what="it is starting")
-        pids = servers(spool)
+        pids = await wait_until(lambda: servers(spool), what="it is starting")
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
         output, errors = await asyncio.wait_for(process.communicate(), 20)
