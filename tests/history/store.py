@@ -68,7 +68,7 @@ class Store:
         now = float(next(self.clock))
         kind = self.random.choice(("read", "read", "write"))
         operation = Operation(client=client, kind="read", key=key, start=now, end=now)
-        fates: list[Outcome] = ["ok"] * 8 + ["unknown", "failed"]
+        fates: tuple[Outcome, ...] = (*("ok",) * 8, "unknown", "failed")
         if kind == "write":
             operation = replace(operation, kind="write", value=f"{client}-{now:g}")
         return Pending(operation, self.random.choice(fates), self.floors.get(client, ()))
