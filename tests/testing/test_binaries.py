@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -144,7 +144,7 @@ def test_without_a_docker_module_the_error_is_about_binaries(nowhere: Path, monk
 
 
 @pytest.fixture
-def hidden(postgres: Callable[[int], Binaries], tmp_path: Path) -> Binaries:
+def hidden(postgres: Callable[[int], Binaries], tmp_path: Path) -> Iterator[Binaries]:
     """Real, relocatable binaries in a directory that only its owner may enter."""
     found = postgres(16)
     if found.origin != "lagwise[embedded]":
@@ -154,7 +154,8 @@ def hidden(postgres: Callable[[int], Binaries], tmp_path: Path) -> Binaries:
     shutil.copytree(package.with_name(package.name + ".libs"), home / f"{package.name}.libs")
     shutil.copytree(found.path.parent, home / package.name / "pginstall")
     home.chmod(0o700)
-    return Binaries(home / package.name / "pginstall" / "bin", found.version, "hidden")
+    yield Binaries(home / package.name / "pginstall" / "bin", found.version, "hidden")
+    shutil.rmtree(home)
 
 
 @pytest.mark.usefixtures("as_root")
