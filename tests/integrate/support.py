@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from lagwise import Policy, Router
 from lagwise.fastapi import CausalityMiddleware, lifespan
-from lagwise.testing import Cluster
+from lagwise.testing import Cluster, wait_until
 from tests.routing.conftest import in_rotation, router
 
 SECRET = "for tests only"
@@ -76,8 +76,9 @@ def patient(cluster: Cluster, **options: Any) -> Router:
 
 
 async def both_in_rotation(db: Router) -> None:
-    """Wait until both replicas serve."""
+    """Wait until both replicas serve, and the primary is seen."""
     await in_rotation(db, "replica-1", "replica-2")
+    await wait_until(lambda: db.view.primary is not None, what="the primary is seen")
 
 
 async def stand_still(cluster: Cluster) -> None:
@@ -106,6 +107,11 @@ async def committed(cluster: Cluster, name: str) -> int:
     """How many items of this name the primary shows to everybody."""
     count: int = await cluster.primary.fetchval("SELECT count(*) FROM item WHERE name = $1", name)
     return count
+
+
+def cookies_set(response: httpx.Response) -> list[str]:
+    """The names of the cookies that a response sets."""
+    return [header.partition("=")[0] for header in response.headers.get_list("set-cookie")]
 
 
 def cookie_of(response: httpx.Response) -> "Morsel[str] | None":
