@@ -7,9 +7,12 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Self
 
 from lagwise.testing.cluster import Cluster
+from lagwise.testing.gates import wait_until
+from lagwise.testing.node import Node
 
 Fault = Literal[
     "delay", "pause", "kill", "restart", "cut", "black-hole", "freeze", "slow", "partition", "terminate",
@@ -240,6 +243,15 @@ async def _change(step: Step, cluster: Cluster) -> None:
         try:
             async with asyncio.timeout(_FOLLOWS):
                 await cluster.follow(node)
+                await wait_until(partial(_on_timeline_of, new, node), what=f"{node.name} is past the fork")
         except TimeoutError:
             await cluster.rejoin(node)
     await cluster.rejoin(old)
+
+
+async def _on_timeline_of(primary: Node, replica: Node) -> bool:
+    # One that is past the fork streams too, again and again, the end of the old timeline.
+    timeline = await primary.fetchval(
+        "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int"
+    )
+    return bool(await replica.fetchval("SELECT received_tli = $1 FROM pg_stat_wal_receiver", timeline))

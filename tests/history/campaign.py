@@ -1,0 +1,217 @@
+"""One seed: a cluster, worker processes, clients over HTTP, a schedule of faults, and then the judgement."""
+
+import asyncio
+import os
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+
+from lagwise import Policy
+from lagwise.testing import Cluster, wait_until
+from lagwise.testing.history import (
+    SESSION,
+    Checker,
+    History,
+    Operation,
+    Recorder,
+    Version,
+    Violation,
+    answers,
+    check,
+    staleness_bound,
+)
+from lagwise.testing.schedule import Schedule
+
+from .application import FRESH, prepare, survivors
+
+WORKERS, CLIENTS, LANES, KEYS = 2, 6, 3, 8
+HANGS = 15.0  # seconds; nothing that lagwise does on purpose takes half as long
+POLICY = Policy(
+    max_lag=2.0,
+    sticky_window=2.0,
+    probe_interval=0.2,
+    abort_after=2.0,
+    guarantee="session",
+    without_primary="refuse",
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run has shown."""
+
+    schedule: Schedule
+    history: History
+    violations: list[Violation]
+    log: str
+
+    def __str__(self) -> str:
+        operations = self.history.operations
+        tally = Counter(f"{op.kind} {op.outcome}" for op in operations)
+        lost = sum(op.outcome == "ok" and op.kind == "write" for op in operations) - sum(
+            self.history.acknowledged(op) for op in operations
+        )
+        replicas = sum(op.kind == "read" and "reason=caught-up" in f"{op.node}" for op in operations)
+        fresh = sum(op.kind == "read" and "reason=fresh" in f"{op.node}" for op in operations)
+        slowest = max((op.end - op.start for op in operations), default=0.0)
+        counts = ", ".join(f"{count} {what}" for what, count in sorted(tally.items()))
+        return (
+            f"{len(operations)} operations: {counts}; reads caught-up {replicas}, fresh {fresh}; "
+            f"{lost} acknowledged writes lost by failover; slowest {slowest:.1f} s; {len(self.violations)} violations"
+        )
+
+
+class Client:
+    """One user: requests in several lanes at once that share a cookie jar, or one after the other by header."""
+
+    def __init__(self, number: int, seed: int, urls: list[str], recorder: Recorder) -> None:
+        self.name = f"client-{number}"
+        self.by_header = number % 3 == 2
+        self.lanes = 1 if self.by_header else LANES
+        self._random = random.Random(f"{seed} {number}")
+        self._urls = urls
+        self._recorder = recorder
+        self._token = ""
+        self._count = 0
+        self._last_key = "k0"
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Ask and ask until told to stop."""
+        limits = httpx.Limits(max_connections=2 * LANES)
+        async with (
+            httpx.AsyncClient(timeout=2 * HANGS, limits=limits, trust_env=False) as http,
+            asyncio.TaskGroup() as group,
+        ):
+            for _ in range(self.lanes):
+                group.create_task(self._lane(http, stopping))
+
+    async def _lane(self, http: httpx.AsyncClient, stopping: asyncio.Event) -> None:
+        now = asyncio.get_running_loop().time
+        mood, until = 0.0, 0.0
+        while not stopping.is_set():
+            if now() > until:  # users write a lot, or little, or nothing for longer than the sticky window
+                mood, until = self._random.choice((0.0, 0.05, 0.5)), now() + self._random.uniform(1, 5)
+            if self._random.random() < mood:
+                await self._ask(http, "write", self._random.choice(self._keys()))
+            else:
+                await self._ask(http, "read", self._random.choice((self._last_key, *self._keys()[:1])))
+            await asyncio.sleep(self._random.choice((0, 0, 0.01, 0.05, 0.1)))
+
+    def _keys(self) -> list[str]:
+        return [f"k{number}" for number in self._random.sample(range(KEYS), KEYS)]
+
+    async def _ask(self, http: httpx.AsyncClient, kind: Any, key: str) -> None:
+        how = "plain" if kind == "write" else self._random.choices(("plain", "snapshot", "fresh"), (6, 1, 1))[0]
+        url = f"{self._random.choice(self._urls)}/{how}/{key}"
+        if kind == "write":
+            self._count += 1
+            self._last_key = key
+        value = f"{self.name}-{self._count}" if kind == "write" else None
+        headers = {"Lagwise-Token": self._token} if self.by_header else {}
+        start = self._recorder.now()
+        token = self._token or "; ".join(f"{cookie.name}={cookie.value}" for cookie in http.cookies.jar)
+        answer, error = None, None
+        try:
+            answer = await http.request("PUT" if value else "GET", f"{url}/{value}" if value else url, headers=headers)
+        except httpx.TransportError as failure:
+            error = type(failure).__name__
+        end = self._recorder.now()
+        if self.by_header:
+            http.cookies.clear()
+            if answer is not None:
+                self._token = answer.headers.get("Lagwise-Token", self._token)
+        done = Operation(client=self.name, kind=kind, key=key, value=value, start=start, end=end, token=token or None)
+        self._recorder.operations.append(_judged(done, how, answer, error))
+
+
+def _judged(done: Operation, how: str, answer: httpx.Response | None, error: str | None) -> Operation:
+    route = answer.headers.get("Lagwise-Route", "") if answer is not None else ""
+    if answer is None or answer.status_code != 200:
+        error = error or str(answer.status_code if answer is not None else "")
+        # 503 says that nothing was sent; anything else may have been committed.
+        failed = done.kind == "read" or error == "503"
+        return replace(done, outcome="failed" if failed else "unknown", error=error, node=f"[{how}: {route}]")
+    said = answer.json()
+    version = Version(said["timeline"], said["number"]) if said["number"] is not None else None
+    return replace(done, value=said["value"], version=version, node=f"{said['node']} [{how}: {route}]")
+
+
+async def run(
+    seed: int, seconds: float, *, policy: Policy = POLICY, tell: Callable[[str], None] = lambda _: None
+) -> Result:
+    """Run the schedule of a seed under load and judge what the clients saw."""
+    schedule, stopping = Schedule.from_seed(seed, seconds), asyncio.Event()
+    async with AsyncExitStack() as stack:
+        cluster = await stack.enter_async_context(Cluster(replicas=2))
+        await prepare(cluster)
+        log = stack.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115 - the stack closes it
+        urls = await asyncio.gather(*(stack.enter_async_context(worker(cluster, policy, log)) for _ in range(WORKERS)))
+        recorder = Recorder()
+        load = [asyncio.create_task(Client(number, seed, urls, recorder).run(stopping)) for number in range(CLIENTS)]
+        try:
+            await schedule.run(cluster, lambda step: tell(f"{recorder.now():8.2f} {step}"))
+            await recovered(urls)
+        finally:
+            stopping.set()
+            await asyncio.gather(*load)
+        history = History(tuple(recorder.operations), await survivors(cluster))
+        log.seek(0)
+        return Result(schedule, history, judge(history, policy), log.read())
+
+
+def judge(history: History, policy: Policy) -> list[Violation]:
+    """What was promised, and is not so."""
+    guarantees: list[Checker] = [*SESSION, partial(answers, within=HANGS)]
+    if policy.without_primary == "refuse":
+        guarantees.append(partial(staleness_bound, seconds=policy.max_lag))
+    fresh = [op for op in history.operations if op.kind == "write" or "[fresh" in f"{op.node}"]
+    asked = History(tuple(fresh), history.survived)
+    return check(history, guarantees) + check(asked, [partial(staleness_bound, seconds=FRESH)])
+
+
+@asynccontextmanager
+async def worker(cluster: Cluster, policy: Policy, log: IO[str]) -> AsyncIterator[str]:
+    """A process that serves the application on the cluster; its base URL."""
+    nodes = " ".join(f"{name}={node.url}" for name, node in cluster.nodes.items())
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.history.application",
+        env={**os.environ, "NODES": nodes, "POLICY": repr(policy)},
+        cwd=Path(__file__).parents[2], stdout=asyncio.subprocess.PIPE, stderr=log.fileno(),
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        url = f"http://127.0.0.1:{int(await process.stdout.readline())}"
+        await wait_until(partial(_serves, url, "primary"), timeout=30, what=f"{url} serves")
+        yield url
+    finally:
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), 20)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def recovered(urls: list[str]) -> None:
+    """Once the cluster is whole, every worker reads from both replicas again, without a restart."""
+    for url in urls:
+        await wait_until(partial(_serves, url, "replicas"), timeout=30, what=f"{url} has both replicas", interval=0.1)
+
+
+async def _serves(url: str, what: str) -> bool:
+    with suppress(httpx.TransportError):
+        async with httpx.AsyncClient(base_url=url, timeout=5, trust_env=False) as http:
+            if what == "primary":
+                return (await http.get("/health/ready?for=writes")).status_code == 200
+            nodes = (await http.get("/health/nodes")).json()
+            return "in-rotation" in str(nodes) and str(nodes).count("in-rotation") >= 2
+    return False
