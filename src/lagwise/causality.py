@@ -36,6 +36,8 @@ class Causality:
         self._pending: set[Commit] = set()
         self._entered: list[Token[Causality | None]] = []
         self._grew = False
+        self.changes = 0
+        """How often something was added, or put in doubt: a session compares it with what it opened on."""
         self.window = 0.0
         """The longest sticky window of the writes made here, seconds."""
         self.routes: list[str] = []
@@ -63,6 +65,7 @@ class Causality:
         """A COMMIT is about to be sent: from here on it is in doubt until the handle says otherwise."""
         commit = Commit(self, system)
         self._pending.add(commit)
+        self.changes += 1
         self.window = max(self.window, window)
         return commit
 
@@ -76,6 +79,7 @@ class Causality:
         if commit not in self._pending:
             return
         self._pending.discard(commit)
+        self.changes += 1
         if position is not None:
             self._grew = True
             self._seen = self._seen.including([position])

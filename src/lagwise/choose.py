@@ -13,11 +13,13 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.01  # seconds between asking lagging rep
 async def choose(
     monitor: Monitor,
     policy: Policy,
-    request: Request,
+    request: Callable[[View], Request],
     load: Callable[[str], float],
     avoid: frozenset[str] = frozenset(),
 ) -> Route:
     """The route for a session opened now, past the nodes to `avoid`.
+
+    `request` says what the session asks of a view: a token's floor depends on which cluster it is of.
 
     Waits `policy.catch_up` at most for a replica to become fresh enough, and one probe at most when
     nobody can serve.
@@ -31,15 +33,16 @@ async def choose(
 
     def current() -> Route:
         view = monitor.view.without(avoid) if avoid else monitor.view
-        return route(view, policy, request, now, load=load)
+        return route(view, policy, request(view), now, load=load)
 
     chosen = current()
     if chosen.reason.may_improve and policy.catch_up and not avoid:
         chosen = await _catch_up(monitor, policy, current)
     if chosen.node is None:
         # A node that was lost a moment ago may only have lost one connection: ask it before saying no.
+        # So may a node that somebody has promoted, when a token speaks of a timeline later than the view's.
         asked = monitor.clock()
-        await monitor.settled(asked, asked + policy.probe_timeout)
+        await monitor.settled(asked, asked + policy.probe_timeout, every=chosen.reason is Reason.OTHER_TIMELINE)
         chosen = current()
     if chosen.node is None:
         raise refusal(monitor.view, policy, chosen, monitor.clock())
@@ -65,6 +68,4 @@ async def _catch_up(monitor: Monitor, policy: Policy, current: Callable[[], Rout
 
 def _worth_asking(view: View, reason: Reason) -> tuple[str, ...]:
     """The nodes whose newer reading could help; freshness without a floor needs the primary's as well."""
-    if reason is Reason.NONE_CAUGHT_UP:
-        return tuple(node.name for node in view.rotation)
-    return tuple(node.name for node in view.nodes)
+    return tuple(node.name for node in (view.rotation if reason is Reason.NONE_CAUGHT_UP else view.nodes))

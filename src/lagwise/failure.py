@@ -36,6 +36,8 @@ _BY_STATE = {
     "25006": Failure.READ_ONLY,  # read_only_sql_transaction
     "25P01": Failure.NO_TRANSACTION,  # no_active_sql_transaction
 }
+# serialization_failure and deadlock_detected: on a replica both are conflicts with replay.
+_CONFLICTS = {"40001", "40P01"}
 # What a standby says, beside 25006, to what it cannot do: unlogged tables and SERIALIZABLE, large objects.
 _REFUSED_IN_RECOVERY = {"0A000", "XX000"}
 
@@ -45,10 +47,10 @@ def classify(
 ) -> Failure:
     """Judge a failed statement or connect by its SQLSTATE (None when the driver saw none) and text.
 
-    A serialization failure (40001) is a recovery conflict on a replica, and on the primary the
+    A serialization failure or a deadlock is a recovery conflict on a replica, and on the primary the
     caller's own: only the caller knows what it had read before.
     """
-    if sqlstate == "40001":
+    if sqlstate in _CONFLICTS:
         return Failure.CONFLICT if on_replica else Failure.CALLER
     if sqlstate in _BY_STATE:
         return _BY_STATE[sqlstate]

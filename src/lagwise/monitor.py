@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 
 from lagwise.policy import Policy
@@ -24,7 +25,8 @@ class _Watch:
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     started_at: float = -inf
     failed_at: float = -inf
-    finished_at: float = -inf
+    tried_at: float = -inf
+    """When the latest probe that has ended, well or badly, was begun."""
     silence: asyncio.TimerHandle | None = None
     """Runs out when the node has been silent for the policy's `abort_after`."""
 
@@ -46,6 +48,8 @@ class Monitor:
         self._abort = abort
         self._rivals: tuple[str, ...] = ()
         self._watches = {name: _Watch(prober) for name, prober in probers.items()}
+        for name, prober in probers.items():
+            prober.lost = partial(self.lost, name, "ConnectionLost")
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
 
@@ -53,7 +57,7 @@ class Monitor:
         """Start watching; returns when every node has answered or failed once, at most two time-outs later."""
         self._task = asyncio.create_task(self._run(), name="lagwise-monitor")
         deadline = self.clock() + 2 * self._policy.probe_timeout
-        await self.until(lambda: all(watch.finished_at > -inf for watch in self._watches.values()), deadline)
+        await self.until(lambda: all(watch.tried_at > -inf for watch in self._watches.values()), deadline)
 
     async def stop(self) -> None:
         """Stop watching, and wait until the task and its connections are gone."""
@@ -96,13 +100,12 @@ class Monitor:
         reading = self.view.node(name).reading
         return reading if reading is not None and reading.at >= moment else None
 
-    async def settled(self, moment: float, deadline: float) -> None:
-        """Wait until every unreachable node has been tried again since `moment`."""
+    async def settled(self, moment: float, deadline: float, *, every: bool = False) -> None:
+        """Wait until every unreachable node, or every node at all, has been tried again since `moment`."""
 
         def tried() -> bool:
-            waiting = [
-                n.name for n in self.view.nodes if n.reading is None and self._watches[n.name].finished_at < moment
-            ]
+            asked = [node.name for node in self.view.nodes if every or node.reading is None]
+            waiting = [name for name in asked if self._watches[name].tried_at < moment]
             for name in waiting:
                 self._watches[name].wanted.set()
             return not waiting
@@ -154,12 +157,12 @@ class Monitor:
         try:
             reading = await watch.prober.read()
         except Exception as error:
-            watch.failed_at, watch.finished_at = started, self.clock()
+            watch.failed_at = watch.tried_at = started
             if watch.silence is None:
                 self._count_silence(name, watch, self._policy.abort_after - (self.clock() - started))
             self._publish(replace(self.view.node(name), reading=None, error=type(error).__name__))
         else:
-            watch.finished_at = self.clock()
+            watch.tried_at = started
             self._heard(watch)
             self._publish(replace(self.view.node(name), reading=reading, error=None))
 

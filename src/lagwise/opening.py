@@ -40,6 +40,10 @@ class Opener(Protocol):
         """Where to go."""
         ...
 
+    def covers(self, opening: "Opening", node: str) -> bool:
+        """Whether this replica still has everything that the session's client has seen."""
+        ...
+
     def release(self, opening: "Opening") -> None:
         """The session is closed."""
 
@@ -68,6 +72,8 @@ class Opening:
     avoid: frozenset[str] = frozenset()
     timed_out: bool = False
     commit: Commit | None = None
+    opened_on: int = 0
+    """`seen.changes` when the node was chosen."""
 
     async def open(self) -> RoutedEngine:
         """Choose the node, once. Raises `NoPrimary` and `NoReplica`."""
@@ -75,6 +81,7 @@ class Opening:
             route, pools = await self.opener.choose(self)
             self.info[ROUTE] = route
             if self.seen is not None:
+                self.opened_on = self.seen.changes
                 self.seen.routes.append(str(route))
             self.engine = self._engine(pools, route.on_replica)
         return self.engine
@@ -85,6 +92,23 @@ class Opening:
         if self.intent.snapshot:
             return pools.replica_snapshots if on_replica else pools.primary_snapshots
         return pools.replica_reads if on_replica else pools.primary_reads
+
+    def overtaken(self) -> bool:
+        """Whether the client has written since this session opened, and the session's replica lacks the write.
+
+        A snapshot is asked for as of when it opens, and stays.
+        """
+        seen, engine = self.seen, self.engine
+        if seen is None or engine is None or seen.changes == self.opened_on:
+            return False
+        if not engine.on_replica or self.intent.snapshot or self.opener.covers(self, engine.pools.name):
+            self.opened_on = seen.changes
+            return False
+        return True
+
+    def move(self) -> None:
+        """Go on elsewhere, further ahead: without a transaction each statement sees its own moment anyway."""
+        self.engine = self.connection = None
 
     def stream(self) -> None:
         """The first statement wants a server-side cursor, which lives in a transaction."""

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import Pool
 from sqlalchemy.util.concurrency import await_only
 
 from lagwise import sqlite
@@ -154,6 +155,7 @@ class Pools:
         self._given = target if isinstance(target, AsyncEngine) else None
         self._url = target.url if isinstance(target, AsyncEngine) else make_url(target)
         self._configured_primary = configured_primary
+        self._template: Pool | None = None
         self._options = {**(DEFAULTS if self.is_postgresql else {}), **options}
         self._listening: list[tuple[Any, str, Callable[..., Any]]] = []
 
@@ -161,6 +163,13 @@ class Pools:
     def is_postgresql(self) -> bool:
         """Whether this is a PostgreSQL server: the only kind that has replicas here."""
         return self._url.get_backend_name() == "postgresql"
+
+    @cached_property
+    def monitoring(self) -> AsyncEngine:
+        """The engine that the monitor's one connection comes from."""
+        if self._given is not None:
+            return self._twin(self._given)
+        return create_async_engine(self._url, **self._options)
 
     @cached_property
     def writing(self) -> AsyncEngine:
@@ -242,17 +251,26 @@ class Pools:
         for target, name, listener in self._listening:
             event.remove(target, name, listener)
         self._listening.clear()
-        for engine in self.in_use().values():
+        for engine in (*self.in_use().values(), self.monitoring):
             if engine is not self._given:
                 await engine.dispose()
         for name in [name for name in self.__dict__ if isinstance(getattr(type(self), name, None), cached_property)]:
             del self.__dict__[name]
 
     def _twin(self, engine: AsyncEngine) -> AsyncEngine:
-        return create_async_engine(engine.url, pool=engine.sync_engine.pool.recreate())
+        """An engine like the owner's, with its connect arguments and credentials callbacks, and a pool apart."""
+        return create_async_engine(engine.url, pool=self._blank(engine).recreate())
+
+    def _blank(self, engine: AsyncEngine) -> Pool:
+        """The owner's pool as it came: a pool made from a listened-to one would inherit our listeners."""
+        if self._template is None:
+            self._template = engine.sync_engine.pool.recreate()
+        return self._template
 
     def _listen(self, engine: AsyncEngine, role: str) -> AsyncEngine:
         owned, tally = engine is not self._given, self.tallies[role]
+        if not owned:
+            self._blank(engine)
 
         def opened(_connection: Any, _record: Any) -> None:
             tally.opened += 1

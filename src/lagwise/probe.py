@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise.lsn import LSN
 from lagwise.view import Reading, Role
@@ -51,6 +51,8 @@ class Prober:
         self._clock = clock
         self._sql = _READ_ALONE if alone else _READ
         self._driver: Any = None
+        self.lost: Callable[[], None] = lambda: None
+        """Called when the server closes the connection between two probes."""
 
     async def read(self) -> Reading:
         """Ask the node who it is and where it stands. Raises whatever the driver raises."""
@@ -82,13 +84,17 @@ class Prober:
                 await driver.close(timeout=self._timeout)
 
     async def _connect(self) -> Any:
-        # recreate() keeps the application's own connect arguments and credentials callbacks.
-        engine = create_async_engine(self._source.url, pool=self._source.sync_engine.pool.recreate())
         async with asyncio.timeout(self._timeout):
-            connection = await engine.raw_connection()
-        driver = connection.driver_connection
+            connection = await self._source.raw_connection()
+        driver: Any = connection.driver_connection
         connection.detach()
+        driver.add_termination_listener(self._terminated)
         return driver
+
+    def _terminated(self, driver: Any) -> None:
+        if driver is self._driver:
+            self._driver = None
+            self.lost()
 
     def _drop(self) -> None:
         driver, self._driver = self._driver, None

@@ -98,6 +98,9 @@ def route(
     Pure but for `draw`, numbers in [0, 1): among replicas that qualify, the less loaded of two drawn by
     weight ("power of two choices", Mitzenmacher 2001). `load` gives a node's sessions in flight.
     """
+    if request.timeline > view.timeline and not (request.expired or view.heard_from_all(now)):
+        # Somebody has been promoted and is not in this picture: the primary in it is the deposed one.
+        return Route(None, Reason.OTHER_TIMELINE)
     if request.write:
         return _on_primary(view, Reason.WRITE)
     if request.strong:
@@ -106,26 +109,23 @@ def route(
         return _on_primary(view, Reason.NO_REPLICAS)
     if request.sticky:
         return _on_primary(view, Reason.STICKY)
-    floor = _floor(view, request)
+    floor = _floor(view, request, now)
     if floor is None:
         return _fallen_back(view, policy, Reason.OTHER_TIMELINE)
     if not view.rotation:
         return _fallen_back(view, policy, Reason.NONE_IN_ROTATION)
     bound = policy.max_lag if request.max_staleness is None else min(request.max_staleness, policy.max_lag)
-    fresh = view.fresh(now - bound)
-    if floor:
-        able = view.caught_up(floor)
-        # A floor says what this client must see. How old the rest may be, the bound says.
-        if able and view.primary is not None:
-            able = min(able, fresh)
-        if able:
-            return _pick(view, able, Reason.CAUGHT_UP, load, draw)
-        return _fallen_back(view, policy, Reason.NONE_CAUGHT_UP)
-    if fresh:
-        return _pick(view, fresh, Reason.FRESH, load, draw)
-    if view.primary is None and request.max_staleness is None and policy.without_primary == "serve":
-        return _pick(view, len(view.rotation), Reason.NO_PRIMARY, load, draw)
-    return _fallen_back(view, policy, Reason.ALL_LAGGING)
+    able = view.fresh(now - bound)
+    reason = Reason.FRESH if able else Reason.ALL_LAGGING
+    if not able and view.primary is None and request.max_staleness is None and policy.without_primary == "serve":
+        able, reason = len(view.rotation), Reason.NO_PRIMARY
+    if able and floor:
+        # A floor says what this client must see. How old the rest may be, the bound has said.
+        able = min(able, view.caught_up(floor))
+        reason = Reason.CAUGHT_UP if able else Reason.NONE_CAUGHT_UP
+    if able:
+        return _pick(view, able, reason, load, draw)
+    return _fallen_back(view, policy, reason)
 
 
 def refusal(view: View, policy: Policy, chosen: Route, now: float) -> RoutingError:
@@ -149,15 +149,16 @@ def _fallen_back(view: View, policy: Policy, reason: Reason) -> Route:
     return _on_primary(view, reason) if policy.fall_back else Route(None, reason)
 
 
-def _floor(view: View, request: Request) -> LSN | None:
+def _floor(view: View, request: Request, now: float) -> LSN | None:
     """The LSN to read at or above, 0 for any, or None: not comparable with what the replicas say."""
     if request.timeline == 0:
         return LSN(0)
     if request.timeline != view.timeline:
         return LSN(0) if request.expired else None
-    if request.expired and view.primary is not None and view.primary.reading is not None:
+    head = view.primary.reading if view.primary is not None else None
+    if request.expired and head is not None and head.at >= now and request.floor > head.lsn:
         # Not reached a whole window later: the log it stood in is lost. Waiting for it would be for ever.
-        return LSN(0) if request.floor > view.primary.reading.lsn else request.floor
+        return LSN(0)
     return request.floor
 
 

@@ -1,7 +1,7 @@
 """The Router: knows the nodes, watches them while it is open, and opens sessions on them."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +18,7 @@ from lagwise.opening import Intent, Opening
 from lagwise.policy import Policy
 from lagwise.pools import Pools, Replica
 from lagwise.probe import Prober
-from lagwise.route import Request, Route
+from lagwise.route import Request, Route, route
 from lagwise.session import RoutingSessionMaker
 from lagwise.token import Position
 from lagwise.view import Node, Reading, Role, View
@@ -74,9 +74,8 @@ class Router:
             probers = {}
             for pools in self._pools.values():
                 opening.push_async_callback(pools.close)
-                source = pools.writing if pools.name == _PRIMARY else pools.reading
                 probers[pools.name] = Prober(
-                    source, alone=alone, timeout=self.policy.probe_timeout, clock=time.monotonic
+                    pools.monitoring, alone=alone, timeout=self.policy.probe_timeout, clock=time.monotonic
                 )
             view = View.of(
                 Node(name=p.name, weight=p.weight, drained=p.name in self._drained) for p in self._pools.values()
@@ -126,12 +125,17 @@ class Router:
     async def choose(self, opening: Opening) -> tuple[Route, Pools]:
         """The route of a session, and the pools of its node. Raises `NoPrimary` and `NoReplica`."""
         monitor = self._running()
-        request = _request(opening.intent, opening.seen, monitor.view, self.policy)
-        chosen = await choose(monitor, self.policy, request, self._load, avoid=opening.avoid)
+        chosen = await choose(monitor, self.policy, self._request(opening), self._load, avoid=opening.avoid)
         assert chosen.node is not None
         if chosen.reason.falls_back and self.policy.fall_back_limit is not None:
             self._fall_back(opening, self.policy.fall_back_limit, chosen)
         return chosen, self._pools[chosen.node]
+
+    def covers(self, opening: Opening, node: str) -> bool:
+        """Whether this replica, as last read, still has everything that the session's client has seen."""
+        monitor = self._running()
+        alone = monitor.view.without(frozenset(self._pools) - {node})
+        return route(alone, self.policy, self._request(opening)(alone), monitor.clock()).node == node
 
     def release(self, opening: Opening) -> None:
         """The session is closed; its place on the primary is free."""
@@ -179,6 +183,13 @@ class Router:
     def _forget(self) -> None:
         self._monitor = None
 
+    def _request(self, opening: Opening) -> Callable[[View], Request]:
+        def request(view: View) -> Request:
+            known_systems.add(view.system)
+            return _request(opening.intent, opening.seen, view, self.policy)
+
+        return request
+
     def _load(self, name: str) -> float:
         return self._pools[name].load()
 
@@ -203,22 +214,20 @@ def _position(reading: Reading) -> Position:
 
 
 def _request(intent: Intent, seen: Causality | None, view: View, policy: Policy) -> Request:
-    """What the session's intent and its client's token ask of the nodes."""
-    if seen is None or intent.write or intent.primary or not seen.token:
+    """What the session's intent and its client's token ask of the nodes in this view."""
+    if seen is None or not (token := seen.token):
         return Request(write=intent.write, strong=intent.primary, max_staleness=intent.max_staleness)
-    token, now = seen.token, time.time()
-    known_systems.add(view.system)
-    window = policy.sticky_window
-    strangers = (p for p in token if p.system not in known_systems and not p.expired(window, now))
-    floor = token.floor(view.system)
-    sticky = any(True for _ in strangers) or (floor is not None and floor.in_doubt(window, now))
-    if floor is None:
-        return Request(sticky=sticky, max_staleness=intent.max_staleness)
+    now, window = time.time(), policy.sticky_window
+    floor = token.floor(view.system) or Position(system=view.system)
+    strangers = (p for p in token if p.system not in known_systems)
+    lost = any(p.in_doubt(window, now) or not p.expired(window, now) for p in strangers)
     return Request(
+        write=intent.write,
+        strong=intent.primary,
         timeline=floor.timeline,
         floor=floor.lsn,
         expired=floor.expired(window, now),
-        sticky=sticky,
+        sticky=lost or floor.in_doubt(window, now),
         max_staleness=intent.max_staleness,
     )
 

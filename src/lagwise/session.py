@@ -13,6 +13,7 @@ from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from lagwise.causality import Causality
 from lagwise.connection import BEFORE_COMMIT
+from lagwise.errors import NoReplica
 from lagwise.opening import Intent, Opener, Opening
 
 
@@ -138,18 +139,43 @@ def _mixed(mixin: type, base: type) -> type:
 def _sync(base: type[Session]) -> type[Session]:
     mixed = _mixed(RoutingSession, base)
     if not event.contains(mixed, "after_commit", _committed):
-        event.listen(mixed, "do_orm_execute", _first_statement)
+        event.listen(mixed, "do_orm_execute", _before_statement)
         event.listen(mixed, "after_begin", _begun)
         event.listen(mixed, "after_commit", _committed)
     return mixed
 
 
-def _first_statement(state: ORMExecuteState) -> Any:
-    """Run a read session's first statement where it succeeds: nothing has been returned to the caller yet."""
+def _before_statement(state: ORMExecuteState) -> Any:
+    """See that a read session's node has what the client has written, and that its first statement succeeds."""
     session = state.session
     opening: Opening | None = getattr(session, "opening", None)
-    if opening is None or opening.started or opening.intent.write:
+    if opening is None or opening.intent.write:
         return None
+    if opening.overtaken():
+        _move(session, opening)
+    return None if opening.started else _first_statement(state, opening)
+
+
+def _move(session: Session, opening: Opening) -> None:
+    if _in_block(session):
+        raise NoReplica(
+            "this read session began its transaction before the client's own write, which its replica has not "
+            "replayed. Read what was just written in a new session, or with db.read(primary=True)."
+        )
+    session.commit()  # sends nothing; gives the connection back
+    opening.move()
+    await_only(opening.open())
+
+
+def _in_block(session: Session) -> bool:
+    """Whether the application itself has begun the transaction: changing the node would break its block."""
+    begun = session.get_transaction()
+    return begun is not None and begun.origin is not SessionTransactionOrigin.AUTOBEGIN
+
+
+def _first_statement(state: ORMExecuteState, opening: Opening) -> Any:
+    """Run it where it succeeds: nothing has been returned to the caller yet."""
+    session = state.session
     opening.started = True
     await_only(opening.open())
     if state.execution_options.get("stream_results"):
@@ -158,10 +184,7 @@ def _first_statement(state: ORMExecuteState) -> Any:
         try:
             return state.invoke_statement()
         except Exception as error:
-            begun = session.get_transaction()
-            if begun is not None and begun.origin is not SessionTransactionOrigin.AUTOBEGIN:
-                raise  # the application's own transaction block, which would be broken
-            if not opening.elsewhere(error):
+            if _in_block(session) or not opening.elsewhere(error):
                 raise
             with suppress(Exception):
                 session.rollback()

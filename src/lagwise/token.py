@@ -100,8 +100,15 @@ class CausalToken:
         for position in positions:
             known = seen.get(position.system)
             seen[position.system] = position if known is None else known.merge(position)
-        newest = sorted(seen.values(), key=lambda p: (-max(p.issued_at, p.in_doubt_at), p.system))[:_MOST]
-        return CausalToken(tuple(sorted(newest, key=lambda position: position.system)))
+        newest = sorted(seen.values(), key=lambda p: (-max(p.issued_at, p.in_doubt_at), p.system))
+        kept, dropped = newest[:_MOST], newest[_MOST:]
+        if dropped:
+            # What has no room keeps its client on the primary of whichever cluster it was.
+            doubt = max(max(p.issued_at, p.in_doubt_at) for p in [*dropped, kept[-1]])
+            unnamed = next((p for p in kept if p.system == 0), Position(system=0))
+            rest = [p for p in kept if p.system != 0][: _MOST - 1]
+            kept = [*rest, unnamed.merge(Position(system=0, in_doubt_at=doubt))]
+        return CausalToken(tuple(sorted(kept, key=lambda position: position.system)))
 
     def merge(self, other: "CausalToken") -> "CausalToken":
         """The least token that covers both."""

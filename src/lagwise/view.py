@@ -1,4 +1,4 @@
-"""What is known of the nodes at one moment: readings, the history of the primary, and the View of both."""
+"""What is known of the nodes at one moment: their readings, and the View of them all."""
 
 from bisect import bisect_right
 from collections.abc import Iterable
@@ -7,6 +7,7 @@ from enum import StrEnum
 from itertools import accumulate
 from math import inf
 
+from lagwise.lag import History
 from lagwise.lsn import LSN
 
 
@@ -28,6 +29,7 @@ class Standing(StrEnum):
     OTHER_TIMELINE = "other-timeline"
     OTHER_CLUSTER = "other-cluster"
     RIVAL_PRIMARY = "rival-primary"
+    RIVALS_REPLICA = "rivals-replica"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,36 +50,6 @@ class Reading:
     timeline: int
     lsn: LSN
     at: float
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """Where the primary's log stood at which time: the only clock that measures staleness.
-
-    A replica's own timestamps grow while the primary is idle and stand still when its receiver is dead.
-    """
-
-    lsns: tuple[LSN, ...] = ()
-    times: tuple[float, ...] = ()
-
-    def seen(self, lsn: LSN, at: float) -> "History":
-        """Add a sample. Equal positions keep the latest time; a crash that lost log drops what it lost."""
-        keep = bisect_right(self.lsns, lsn)
-        if keep and self.lsns[keep - 1] == lsn:
-            keep, at = keep - 1, max(at, self.times[keep - 1])
-        lsns, times = (*self.lsns[:keep], lsn), (*self.times[:keep], at)
-        if len(lsns) > _SAMPLES:  # thin out the older half: fewer samples can only overstate staleness
-            half = len(lsns) // 2
-            lsns, times = lsns[:half:2] + lsns[half:], times[:half:2] + times[half:]
-        return History(lsns, times)
-
-    def fresh_at(self, replayed: LSN) -> float:
-        """The latest time before which every commit is included in `replayed`; -inf when unknown."""
-        index = bisect_right(self.lsns, replayed)
-        return self.times[index - 1] if index else -inf
-
-
-_SAMPLES = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,19 +95,17 @@ class View:
         primary = _elect(nodes, identity)
         history = before.history if before is not None else History()
         if primary is not None and primary.reading is not None:
-            found = primary.reading
-            if identity != (found.system, found.timeline):
-                identity, history = (found.system, found.timeline), History()
-            history = history.seen(found.lsn, found.at)
+            now = (primary.reading.system, primary.reading.timeline)
         else:
             # Nobody vouches for a newer timeline than the replicas do themselves.
-            identity = max(
-                [
-                    identity,
-                    *((r.system, r.timeline) for r in _replicas(nodes) if identity[0] in {0, r.system}),
-                ]
-            )
-        nodes = tuple(_judged(node, primary, identity, history) for node in nodes)
+            now = max([identity, *((r.system, r.timeline) for r in _replicas(nodes) if identity[0] in {0, r.system})])
+        if now != identity:
+            # Positions of one timeline say nothing of times on another.
+            identity, history = now, History()
+        if primary is not None and primary.reading is not None:
+            history = history.seen(primary.reading.lsn, primary.reading.at)
+        split = primary is None and len(_claims(nodes, identity)) > 1
+        nodes = tuple(_judged(node, primary, identity, history, split=split) for node in nodes)
         able = [node for node in nodes if node.standing is Standing.IN_ROTATION]
         able.sort(key=lambda node: -node.reading.lsn if node.reading else 0)
         return cls(
@@ -162,6 +132,10 @@ class View:
         """The same picture with these nodes taken out of rotation."""
         return View.of((replace(node, drained=True) if node.name in names else node for node in self.nodes), self)
 
+    def heard_from_all(self, since: float) -> bool:
+        """Whether every node has answered a probe sent at `since` (monotonic seconds) or later."""
+        return all(node.reading is not None and node.reading.at >= since for node in self.nodes)
+
     def node(self, name: str) -> Node:
         """The node of that name; `KeyError` when there is none."""
         for node in self.nodes:
@@ -180,24 +154,29 @@ def _replicas(nodes: Iterable[Node]) -> list[Reading]:
     return [node.reading for node in nodes if node.reading is not None and node.reading.role is Role.REPLICA]
 
 
-def _elect(nodes: tuple[Node, ...], known: tuple[int, int]) -> Node | None:
-    """The one primary: the node on the highest timeline that anybody knows of.
+def _claims(nodes: tuple[Node, ...], known: tuple[int, int]) -> list[Node]:
+    """The nodes that may be the primary: those on the latest timeline that anybody knows of.
 
-    Two on one timeline, or of two clusters, are none; and so is one whose replicas, or whose past here,
-    speak of a later timeline: it is the old primary come back, and somebody else has been promoted.
+    Once the cluster is known, another cluster's primary is no candidate, whatever its timeline. And none is
+    a primary whose replicas, or whose past here, speak of a later timeline: it is the old one come back.
     """
-    claims = [node.reading for node in nodes if node.reading is not None and node.reading.role is Role.PRIMARY]
-    systems = {claim.system for claim in claims}
-    if len(systems) != 1:
-        return None
+    primaries = [node for node in nodes if node.reading is not None and node.reading.role is Role.PRIMARY]
+    systems = {known[0]} if known[0] else {node.reading.system for node in primaries if node.reading}
+    if len(systems) > 1:
+        return primaries
+    timelines = [(node.reading.timeline, node) for node in primaries if node.reading and node.reading.system in systems]
     followed = [replica.timeline for replica in _replicas(nodes) if replica.system in systems]
-    past = [known[1]] if known[0] in systems else []
-    latest = max([*followed, *past, *(claim.timeline for claim in claims)])
-    elected = [node for node in nodes if node.reading in claims and node.reading.timeline == latest]
-    return elected[0] if len(elected) == 1 else None
+    latest = max([known[1], *followed, *(timeline for timeline, _ in timelines)])
+    return [node for timeline, node in timelines if timeline == latest]
 
 
-def _judged(node: Node, primary: Node | None, identity: tuple[int, int], history: History) -> Node:
+def _elect(nodes: tuple[Node, ...], known: tuple[int, int]) -> Node | None:
+    """The one primary. Two on one timeline, or two of which neither cluster is known, are none."""
+    claims = _claims(nodes, known)
+    return claims[0] if len(claims) == 1 else None
+
+
+def _judged(node: Node, primary: Node | None, identity: tuple[int, int], history: History, *, split: bool) -> Node:
     reading, fresh_at = node.reading, -inf
     if reading is None:
         standing = Standing.UNREACHABLE
@@ -209,9 +188,10 @@ def _judged(node: Node, primary: Node | None, identity: tuple[int, int], history
         standing = Standing.OTHER_CLUSTER
     elif reading.timeline != identity[1]:
         standing = Standing.OTHER_TIMELINE
+    elif split:
+        # Two histories share this timeline's number: nobody can say which of them a position is of.
+        standing = Standing.RIVALS_REPLICA
     else:
-        standing, fresh_at = (
-            Standing.DRAINED if node.drained else Standing.IN_ROTATION,
-            history.fresh_at(reading.lsn),
-        )
+        standing = Standing.DRAINED if node.drained else Standing.IN_ROTATION
+        fresh_at = history.fresh_at(reading.lsn)
     return replace(node, standing=standing, fresh_at=fresh_at)
