@@ -7,6 +7,7 @@ import sys
 
 # What the `cli` extra brings; checked before anything of it is imported, so that the answer is one line.
 _NEEDED = ("typer", "rich")
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 def main() -> None:
@@ -15,8 +16,10 @@ def main() -> None:
     if missing:
         sys.stderr.write(f"lagwise: {' and '.join(missing)} missing; run `pip install lagwise[cli]`\n")
         raise SystemExit(2)
-    from lagwise.cli import app  # noqa: PLC0415 - needs the extra
-
+    try:
+        from lagwise.cli import app  # noqa: PLC0415 - needs the extra
+    except KeyboardInterrupt:  # the imports take a moment, in which people change their minds
+        raise SystemExit(_INTERRUPTED) from None
     app()
 
 

@@ -72,7 +72,7 @@ async def db(cluster: Cluster) -> AsyncIterator[Router]:
 @asynccontextmanager
 async def served(app: Any) -> AsyncIterator[str]:
     """The application behind uvicorn on a loopback port, in this process; its base URL."""
-    with socket.socket() as listener:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))

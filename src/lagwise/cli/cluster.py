@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lagwise.testing import Cluster, ClusterError, Node
 
@@ -96,7 +97,7 @@ def _role(cluster: Cluster, node: Node) -> str:
 
 def _show(cluster: Cluster, delays: list[float]) -> None:
     lag = dict(zip((node.name for node in cluster.replicas), delays, strict=False))
-    table = Table(title=f"PostgreSQL {cluster.version} ({cluster.origin})", title_justify="left")
+    table = Table(title=Text(f"PostgreSQL {cluster.version} ({cluster.origin})"), title_justify="left")
     for column in ("name", "role", "URL"):
         table.add_column(column, no_wrap=True)
     for node in cluster.nodes.values():
