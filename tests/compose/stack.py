@@ -81,7 +81,7 @@ class Stack:
 
     def __init__(self, project: str) -> None:
         self.project = project
-        self.ports = dict(zip(NODES, free_ports(len(NODES)), strict=True))
+        self.ports: dict[str, int] = dict(zip(NODES, free_ports(len(NODES)), strict=True))
         self._compose = DockerCompose(ROOT, compose_file_name=FILE, docker_command_path="docker")
         self._environment = {
             "COMPOSE_PROJECT_NAME": project,

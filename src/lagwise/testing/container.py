@@ -167,8 +167,9 @@ class DockerServer:
         return replace(upstream, address=Address(self._reach.name, upstream.address.port)).conninfo
 
     def _try(self, script: str, **environment: str) -> tuple[int, str]:
-        wrapped: Any = self._container.get_wrapped_container()  # docker-py's types name every way to call it at once
         try:
+            # Any: docker-py declares the results of all the ways to call exec_run at once.
+            wrapped: Any = self._container.get_wrapped_container()
             done = wrapped.exec_run(
                 ["bash", "-c", _SCRIPTS[script]],
                 user="postgres",
