@@ -19,9 +19,9 @@ from tests.routing.conftest import in_rotation, router
 
 SECRET = "for tests only"
 # Long enough that no replica leaves the rotation while a test holds its replay back.
-PATIENT = Policy(max_lag=60, sticky_window=60, catch_up=0)
+PATIENT = Policy(max_lag=60, sticky_window=60, catch_up=0, probe_timeout=5)
 # Probes when it opens, and then only when a request needs it.
-QUIET = Policy(max_lag=600, sticky_window=600, probe_interval=300, catch_up=0)
+QUIET = Policy(max_lag=600, sticky_window=600, probe_interval=300, catch_up=0, probe_timeout=5)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -68,6 +68,11 @@ def application(db: Router, **options: Any) -> FastAPI:
     app = FastAPI(lifespan=lifespan(db))
     app.add_middleware(CausalityMiddleware, secret=SECRET, **options)
     return app
+
+
+def steady(cluster: Cluster, **options: Any) -> Router:
+    """A Router with the defaults, but for patience with a busy machine."""
+    return router(cluster, Policy(probe_timeout=5), **options)
 
 
 def patient(cluster: Cluster, **options: Any) -> Router:

@@ -35,6 +35,7 @@ from .support import (
     reason_of,
     serving,
     stand_still,
+    steady,
     trips,
 )
 
@@ -151,7 +152,7 @@ async def test_garbage_does_not_lose_the_genuine_token(cluster: Cluster) -> None
 
 async def test_oversized_headers_over_the_wire(cluster: Cluster) -> None:
     """100 KB for a token over a real connection: the server or the middleware turns it away, never with a 5xx."""
-    db = router(cluster)
+    db = steady(cluster)
     async with served(items(db)) as url, httpx.AsyncClient(base_url=url) as client:
         await both_in_rotation(db)
         for length in (1_000, 10_000, 60_000, 100_000):
@@ -285,7 +286,7 @@ def aged(fields: dict[str, Any], seconds: float) -> dict[str, Any]:
 @pytest.mark.parametrize("useless", USELESS.values(), ids=USELESS)
 async def test_useless_positions_mean_the_primary_until_the_window_ends(cluster: Cluster, useless: Useless) -> None:
     """Signed by us and not comparable with anything here: never a wait without end, and never for good."""
-    policy = Policy(catch_up=0.02)
+    policy = Policy(catch_up=0.02, probe_timeout=5)
     db = router(cluster, policy)
     async with opened(items(db)) as running:
         await both_in_rotation(db)
@@ -302,7 +303,7 @@ async def test_useless_positions_mean_the_primary_until_the_window_ends(cluster:
 
 async def test_a_token_of_a_lower_timeline(cluster: Cluster) -> None:
     """A position from before a failover is compared with nothing, however low its LSN is."""
-    db = router(cluster, Policy(catch_up=0))
+    db = router(cluster, Policy(catch_up=0, probe_timeout=5))
     async with opened(items(db)) as running:
         await both_in_rotation(db)
         timeline = here(db)["timeline"]
@@ -363,7 +364,7 @@ async def test_useless_tokens_cost_no_probes_without_a_wait(cluster: Cluster) ->
 
 async def test_many_waiting_clients_share_their_probes(cluster: Cluster) -> None:
     """A hundred reads that wait for a future LSN at once ask each replica no more often than one would."""
-    db = router(cluster, Policy(max_lag=600, sticky_window=600, probe_interval=300, catch_up=0.1))
+    db = router(cluster, Policy(max_lag=600, sticky_window=600, probe_interval=300, catch_up=0.1, probe_timeout=5))
     async with opened(items(db)) as running:
         await both_in_rotation(db)
         text = signed(**here(db, lsn=LSN(2**63)))

@@ -53,6 +53,7 @@ from .support import (
     reason_of,
     serving,
     stand_still,
+    steady,
 )
 
 
@@ -73,7 +74,7 @@ def with_items(app: FastAPI | APIRouter) -> None:
 
 async def test_a_request_without_the_middleware_is_routed(cluster: Cluster) -> None:
     """Without anyone to carry a token, writes go to the primary, reads to a replica, and nothing is set."""
-    db = router(cluster)
+    db = steady(cluster)
     app = FastAPI(lifespan=lifespan(db))
     with_items(app)
 
@@ -176,7 +177,7 @@ async def test_a_websocket_honours_the_token_of_its_handshake(cluster: Cluster) 
 
 async def test_a_websocket_commits_its_write_session_when_it_ends(cluster: Cluster) -> None:
     """WriteSession as a dependency of a WebSocket: one transaction, committed when the endpoint returns."""
-    db = router(cluster)
+    db = steady(cluster)
     app = application(db)
 
     @app.websocket("/ws")
@@ -194,7 +195,7 @@ async def test_a_websocket_commits_its_write_session_when_it_ends(cluster: Clust
 
 async def test_a_websocket_routed_session_may_write(cluster: Cluster) -> None:
     """A WebSocket has no method that says it only reads."""
-    db = router(cluster)
+    db = steady(cluster)
     app = application(db)
 
     @app.websocket("/ws")
@@ -321,7 +322,7 @@ async def test_other_middleware_in_between_loses_nothing(cluster: Cluster, stack
 @pytest.mark.parametrize("outermost", [True, False])
 async def test_gzip_keeps_the_token(cluster: Cluster, outermost: bool) -> None:
     """A compressed answer to a POST carries cookie and header, whichever middleware is outside."""
-    db = router(cluster)
+    db = steady(cluster)
     app = FastAPI(lifespan=lifespan(db))
     middleware: list[tuple[Any, dict[str, Any]]] = [
         (GZipMiddleware, {"minimum_size": 10}),
@@ -386,7 +387,7 @@ async def test_two_databases_in_one_application(cluster: Cluster, elsewhere: Clu
 
 async def test_two_routers_open_and_close_together(cluster: Cluster, elsewhere: Cluster) -> None:
     """`lifespan(db, db2)`: both are open while the application serves, and both closed after it."""
-    db, db2 = router(cluster), Router(elsewhere.primary.url)
+    db, db2 = steady(cluster), Router(elsewhere.primary.url)
     async with opened(FastAPI(lifespan=lifespan(db, db2))):
         assert [db.view.primary is not None, db2.view.primary is not None] == [True, True]
     for one in (db, db2):
@@ -440,7 +441,7 @@ METHODS = ["GET", "HEAD", "OPTIONS", "QUERY", "POST", "PUT", "PATCH", "DELETE"]
 
 async def test_a_routed_session_goes_by_the_method(cluster: Cluster) -> None:
     """GET, HEAD, OPTIONS and QUERY read; every other method may write, and is committed."""
-    db = router(cluster)
+    db = steady(cluster)
     app = application(db, route_header=True)
 
     @app.api_route("/", methods=METHODS)
@@ -488,7 +489,7 @@ async def test_a_request_reads_its_own_write_once_it_is_committed(cluster: Clust
 
 async def test_read_and_write_dependencies_in_one_endpoint(cluster: Cluster) -> None:
     """Two sessions, each on its node: the one may not write, and does not see what the other has not committed."""
-    db = router(cluster)
+    db = steady(cluster)
     app = application(db, route_header=True)
 
     @app.post("/")
@@ -528,7 +529,7 @@ async def test_an_endpoint_may_commit_more_than_once(cluster: Cluster) -> None:
 
 async def test_a_lifespan_keeps_the_one_that_was_there(cluster: Cluster) -> None:
     """`lifespan(db, inner=...)`: runs inside, with the Router open, and its state reaches the requests."""
-    db = router(cluster)
+    db = steady(cluster)
     happened = []
 
     @asynccontextmanager
@@ -552,7 +553,7 @@ async def test_a_lifespan_keeps_the_one_that_was_there(cluster: Cluster) -> None
 
 async def test_an_inner_lifespan_without_state(cluster: Cluster) -> None:
     """An inner lifespan that yields nothing is fine too, and `app.state` it sets is kept."""
-    db = router(cluster)
+    db = steady(cluster)
 
     @asynccontextmanager
     async def inner(app: FastAPI) -> AsyncIterator[None]:
@@ -573,7 +574,7 @@ async def test_an_inner_lifespan_without_state(cluster: Cluster) -> None:
 
 async def test_a_failing_inner_lifespan_closes_the_router(cluster: Cluster) -> None:
     """When the application does not start, the Router does not stay open."""
-    db = router(cluster)
+    db = steady(cluster)
 
     @asynccontextmanager
     async def inner(_: FastAPI) -> AsyncIterator[None]:
@@ -606,7 +607,7 @@ def test_a_lifespan_needs_a_router() -> None:
 
 async def test_a_second_database_outside_the_lifespan_says_so(cluster: Cluster) -> None:
     """`reads(db2)` of a Router that nobody opened fails with NotOpen."""
-    db, forgotten = router(cluster), router(cluster)
+    db, forgotten = steady(cluster), steady(cluster)
     app = application(db)
 
     @app.get("/")
@@ -639,7 +640,7 @@ async def test_no_primary_is_a_503_for_writes_alone(cluster: Cluster) -> None:
 
 async def test_no_replica_is_a_503_where_the_policy_keeps_reads_off_the_primary(cluster: Cluster) -> None:
     """`Policy(fall_back=False)`: when no replica is fresh enough the client is told to come back."""
-    db = router(cluster, Policy(max_lag=60, sticky_window=60, catch_up=0, fall_back=False))
+    db = router(cluster, Policy(max_lag=60, sticky_window=60, catch_up=0, fall_back=False, probe_timeout=5))
     app = application(db)
     with_items(app)
     async with serving(app) as client:
@@ -655,7 +656,7 @@ async def test_no_replica_is_a_503_where_the_policy_keeps_reads_off_the_primary(
 
 async def test_router_dependencies_share_the_session(cluster: Cluster) -> None:
     """A dependency of an APIRouter and its endpoint get one session between them, in one transaction."""
-    db = router(cluster)
+    db = steady(cluster)
     app = application(db)
 
     async def audited(session: WriteSession) -> None:
@@ -765,7 +766,7 @@ async def test_a_class_that_brings_its_own_sync_class(cluster: Cluster) -> None:
     class Bringing(AsyncSession):
         sync_session_class = Noting
 
-    async with router(cluster, session_options={"class_": Bringing}) as db, db.write() as session:
+    async with steady(cluster, session_options={"class_": Bringing}) as db, db.write() as session:
         assert isinstance(session, Bringing)
         assert isinstance(session.sync_session, Noting)
         await session.execute(select(Item).limit(1))

@@ -19,7 +19,7 @@ from lagwise.fastapi import health_router, lifespan
 from lagwise.testing import Cluster, Proxy, wait_until
 from tests.routing.conftest import router
 
-from .support import QUIET, both_in_rotation, http, opened, serving, stand_still, trips
+from .support import QUIET, both_in_rotation, http, opened, serving, stand_still, steady, trips
 
 PATHS = ["/live", "/ready", "/ready?for=reads", "/ready?for=writes", "/nodes", "/pools"]
 QUICK = Policy(probe_interval=0.05, probe_timeout=0.2)
@@ -61,7 +61,7 @@ async def watched(db: Router) -> AsyncIterator[httpx.AsyncClient]:
 
 async def test_every_path_of_a_healthy_application(cluster: Cluster) -> None:
     """200, `application/health+json`, not to be kept by anyone, and status pass."""
-    async with watched(router(cluster)) as client:
+    async with watched(steady(cluster)) as client:
         for path in PATHS:
             answer = await client.get(f"/health{path}")
             about = [answer.status_code, answer.headers["content-type"], answer.headers["cache-control"]]
@@ -71,7 +71,7 @@ async def test_every_path_of_a_healthy_application(cluster: Cluster) -> None:
 
 async def test_ready_uses_the_names_of_the_draft(cluster: Cluster) -> None:
     """draft-inadarei-api-health-check: status, checks by `component:measurement`, each a list of observations."""
-    async with watched(router(cluster)) as client:
+    async with watched(steady(cluster)) as client:
         body = await told(client, "/ready")
     assert list(body) == ["status", "checks", "notes"]
     assert list(body["checks"]) == ["primary:standing", "replica-1:standing", "replica-2:standing"]
@@ -89,7 +89,7 @@ async def test_ready_uses_the_names_of_the_draft(cluster: Cluster) -> None:
 
 async def test_nodes_says_where_everyone_stands(cluster: Cluster) -> None:
     """Role, timeline, LSN, staleness in seconds, lag in bytes, in rotation or why not."""
-    async with watched(router(cluster)) as client:
+    async with watched(steady(cluster)) as client:
         body = await told(client, "/nodes")
     assert list(body["nodes"]) == ["primary", "replica-1", "replica-2"]
     for name, node in body["nodes"].items():
@@ -113,13 +113,13 @@ async def test_nodes_says_where_everyone_stands(cluster: Cluster) -> None:
 
 async def test_an_unknown_purpose_is_refused(cluster: Cluster) -> None:
     """`?for=` takes reads and writes: a typing error in a probe must not look like health."""
-    async with serving(healthy(router(cluster))) as client:
+    async with serving(healthy(steady(cluster))) as client:
         assert (await client.get("/health/ready?for=everything")).status_code == 422
 
 
 async def test_the_schema_describes_it(cluster: Cluster) -> None:
     """OpenAPI knows the models and both status codes."""
-    app = healthy(router(cluster))
+    app = healthy(steady(cluster))
     ready = app.openapi()["paths"]["/health/ready"]["get"]
     assert ready["tags"] == ["health"]
     assert {"200", "503"} <= set(ready["responses"])
@@ -287,7 +287,7 @@ async def test_a_router_without_replicas(cluster: Cluster) -> None:
 
 async def test_a_drained_replica(cluster: Cluster) -> None:
     """Out of rotation on purpose is no warning; it is told by name until it is let back."""
-    db = router(cluster)
+    db = steady(cluster)
     async with watched(db) as client:
         db.drain("replica-1")
         assert await codes(client) == ALL_WELL
@@ -301,7 +301,7 @@ async def test_a_drained_replica(cluster: Cluster) -> None:
 
 async def test_before_the_router_is_open(cluster: Cluster) -> None:
     """The process lives; it is not ready, and has neither nodes nor pools to tell of."""
-    db = router(cluster)
+    db = steady(cluster)
     app = FastAPI()
     app.include_router(health_router(db), prefix="/health")
     closed = {**NOT_READY, "/pools": 503}
@@ -316,8 +316,8 @@ async def test_before_the_router_is_open(cluster: Cluster) -> None:
 
 async def test_unreachable_nodes_at_start(cluster: Cluster) -> None:
     """The application starts, says it is not ready, and recovers by itself within two probe intervals."""
-    interval = 0.5
-    db = router(cluster, Policy(probe_interval=interval, probe_timeout=0.2))
+    interval = 1.0
+    db = router(cluster, Policy(probe_interval=interval))
     for name in cluster.nodes:
         await cluster.cut(name)
     async with serving(healthy(db)) as client:

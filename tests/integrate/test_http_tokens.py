@@ -35,6 +35,7 @@ from .support import (
     reason_of,
     serving,
     stand_still,
+    steady,
 )
 
 
@@ -65,7 +66,7 @@ def carries_nothing(response: Any) -> bool:
 async def test_a_post_sets_cookie_and_header(cluster: Cluster, window: float, age: str) -> None:
     """HttpOnly, SameSite=Lax, Path=/, Max-Age the window rounded up, not Secure; and the same text in the header."""
     assert math.ceil(window) == int(age)
-    db = router(cluster, Policy(max_lag=0.2, sticky_window=window))
+    db = router(cluster, Policy(max_lag=0.2, sticky_window=window, probe_timeout=5))
     async with serving(items(db)) as client:
         written = await client.post("/items/cookie")
     cookie = cookie_of(written)
@@ -84,7 +85,7 @@ async def test_a_post_sets_cookie_and_header(cluster: Cluster, window: float, ag
 
 async def test_secure_path_and_domain_are_options(cluster: Cluster) -> None:
     """`secure=True` marks the cookie Secure; path and domain are as given."""
-    db = router(cluster)
+    db = steady(cluster)
     app = items(db, secure=True, path="/items", domain="example.org")
     async with serving(app) as client:
         cookie = cookie_of(await client.post("/items/secure"))
@@ -94,7 +95,7 @@ async def test_secure_path_and_domain_are_options(cluster: Cluster) -> None:
 
 async def test_a_get_sets_nothing(cluster: Cluster) -> None:
     """Not even where it brought a token: a read tells nothing new, and a shared cache may keep it."""
-    db = router(cluster)
+    db = steady(cluster)
     async with serving(items(db)) as client:
         await client.post("/items/read-back")
         assert client.cookies.get("lagwise")
@@ -106,7 +107,7 @@ async def test_a_get_sets_nothing(cluster: Cluster) -> None:
 @pytest.mark.parametrize("said", ["no-store", "public, max-age=60"])
 async def test_the_applications_cache_control_stays(cluster: Cluster, said: str) -> None:
     """Where the application says who may keep the answer, nothing is added."""
-    db = router(cluster)
+    db = steady(cluster)
     app = application(db)
 
     @app.post("/")
@@ -121,7 +122,7 @@ async def test_the_applications_cache_control_stays(cluster: Cluster, said: str)
 
 async def test_the_applications_own_cookies_stay(cluster: Cluster) -> None:
     """The token's cookie comes beside the others, not instead of them."""
-    db = router(cluster)
+    db = steady(cluster)
     app = application(db)
 
     @app.post("/")
@@ -156,7 +157,7 @@ async def test_a_redirect_after_post_carries_the_token(cluster: Cluster) -> None
 @pytest.mark.parametrize("shown", [False, True])
 async def test_the_route_header_is_opt_in(cluster: Cluster, shown: bool) -> None:
     """`route_header=True` answers node and reason of every session of the request; otherwise nothing is told."""
-    db = router(cluster)
+    db = steady(cluster)
     async with serving(items(db, route_header=shown)) as client:
         await both_in_rotation(db)
         written = await client.post("/items/routed")
@@ -207,7 +208,7 @@ def naive(cluster: Cluster) -> FastAPI:
 
 async def test_commit_precedes_the_response(cluster: Cluster) -> None:
     """When the status line leaves, everybody sees the row; with the usual recipe nobody does yet."""
-    db, watched = router(cluster), []
+    db, watched = steady(cluster), []
 
     def watch(app: ASGIApp) -> ASGIApp:
         watched.append(Asking(app, cluster, "in time"))
@@ -227,7 +228,7 @@ async def test_commit_precedes_the_response(cluster: Cluster) -> None:
 
 async def test_a_failed_commit_is_a_500_without_a_token(cluster: Cluster, refusing: str) -> None:
     """What the server refuses at COMMIT the client hears of; with the usual recipe it hears 200."""
-    db = router(cluster)
+    db = steady(cluster)
     async with serving(items(db)) as client:
         failed = await client.post(f"/items/{refusing}")
     recipe = naive(cluster)
@@ -243,7 +244,7 @@ async def test_a_failed_commit_carries_no_token_through_a_wrapped_application_ei
     cluster: Cluster, refusing: str
 ) -> None:
     """Where even a 500 passes the middleware, a refused COMMIT is known to have written nothing."""
-    db = router(cluster)
+    db = steady(cluster)
     async with serving(items(db), lambda app: CausalityMiddleware(app, secret=SECRET)) as client:
         failed = await client.post(f"/items/{refusing}")
     assert (failed.status_code, carries_nothing(failed)) == (500, True)
@@ -251,7 +252,7 @@ async def test_a_failed_commit_carries_no_token_through_a_wrapped_application_ei
 
 async def test_a_rollback_sets_no_token(cluster: Cluster) -> None:
     """An HTTPException, an explicit rollback, and a session that did nothing: nothing to wait for."""
-    db = router(cluster)
+    db = steady(cluster)
     app = application(db)
 
     @app.post("/raises")

@@ -17,7 +17,7 @@ from lagwise.fastapi import lifespan
 from lagwise.testing import Cluster, wait_until
 from tests.routing.conftest import in_rotation, router
 
-from .support import IN_RECOVERY, QUIET, both_in_rotation, opened
+from .support import IN_RECOVERY, QUIET, both_in_rotation, opened, steady
 
 URL = "postgresql+asyncpg://nobody@localhost/nothing"
 SELECT = text("SELECT 1")
@@ -68,7 +68,7 @@ async def engines(cluster: Cluster) -> AsyncIterator[dict[str, AsyncEngine]]:
 async def test_constructing_a_router_does_nothing(cluster: Cluster) -> None:
     """No connection, no task, and no loop needed: a module may construct its Router when it is imported."""
     before, tasks = connections(cluster), pending()
-    db = router(cluster)
+    db = steady(cluster)
     FastAPI(lifespan=lifespan(db))
     await asyncio.sleep(0)
     assert (connections(cluster), pending()) == (before, tasks)
@@ -83,7 +83,7 @@ def test_constructing_needs_no_event_loop() -> None:
 @pytest.mark.parametrize("make", ["read", "write"])
 async def test_a_closed_router_refuses_sessions(cluster: Cluster, make: str) -> None:
     """Before it is opened and after it was closed: NotOpen, which says how to open it."""
-    db = router(cluster)
+    db = steady(cluster)
     for _ in range(2):
         with pytest.raises(NotOpen, match="async with router") as refused:
             getattr(db, make)()
@@ -98,7 +98,7 @@ async def test_a_closed_router_refuses_sessions(cluster: Cluster, make: str) -> 
 
 async def test_a_session_outlived_by_its_router_is_refused(cluster: Cluster) -> None:
     """A session that was made in time and used too late gets the named error."""
-    async with router(cluster) as db:
+    async with steady(cluster) as db:
         session = db.read()
     with pytest.raises(NotOpen):
         await session.execute(SELECT)
@@ -139,7 +139,7 @@ async def gone(cluster: Cluster, name: str = APPLICATION) -> bool:
 async def test_closing_leaves_nothing_when_the_body_fails(cluster: Cluster) -> None:
     """An exception goes through, and everything is closed all the same."""
     tasks = pending()
-    db = router(cluster, connect_args={"server_settings": {"application_name": APPLICATION}})
+    db = steady(cluster, connect_args={"server_settings": {"application_name": APPLICATION}})
     with pytest.raises(RuntimeError, match="in the body"):
         async with db:
             async with db.read() as session:
@@ -289,7 +289,7 @@ async def test_a_stale_pool_of_the_user_is_not_disposed(cluster: Cluster, engine
 async def test_a_router_can_be_opened_again(cluster: Cluster) -> None:
     """Closed is not used up: the same Router serves again, drains included, and leaves nothing again."""
     tasks = pending()
-    db = router(cluster, connect_args={"server_settings": {"application_name": APPLICATION}})
+    db = steady(cluster, connect_args={"server_settings": {"application_name": APPLICATION}})
     for turn in range(3):
         async with db:
             await (both_in_rotation(db) if turn < 2 else in_rotation(db, "replica-2"))
@@ -305,7 +305,7 @@ async def test_a_router_can_be_opened_again(cluster: Cluster) -> None:
 
 async def test_a_router_is_opened_once_at_a_time(cluster: Cluster) -> None:
     """A second `async with` while it is open is a mistake, and does not disturb the first."""
-    async with router(cluster) as db:
+    async with steady(cluster) as db:
         with pytest.raises(RuntimeError, match="open already"):
             async with db:
                 pass
@@ -337,7 +337,7 @@ async def test_opening_may_be_cancelled(cluster: Cluster) -> None:
 
 async def test_drains_and_their_names(cluster: Cluster) -> None:
     """A drain before opening holds; a name that nobody has is a KeyError that tells the names."""
-    db = router(cluster)
+    db = steady(cluster)
     db.drain("replica-1")
     with pytest.raises(KeyError, match="primary, replica-1, replica-2"):
         db.drain("replica-3")
