@@ -46,7 +46,7 @@ def main() -> int:
         if result.violations:
             failed.append(seed)
             print(result.schedule)
-            print("\n".join(str(violation) for violation in result.violations[:10]))
+            print(result.stories())
             again = f"--seeds 1 --first {seed} --seconds {given.seconds:g} --without-primary {given.without_primary}"
             print(f"Again: uv run python -m tests.history {again} --steps", flush=True)
     print(

@@ -66,8 +66,19 @@ class Result:
         counts = ", ".join(f"{count} {what}" for what, count in sorted(tally.items()))
         return (
             f"{len(operations)} operations: {counts}; reads caught-up {replicas}, fresh {fresh}; "
-            f"{lost} acknowledged writes lost by failover; slowest {slowest:.1f} s; {len(self.violations)} violations"
+            f"{lost} acknowledged writes lost by failover; slowest {slowest:.1f} s; "
+            f"violations: {dict(Counter(violation.guarantee for violation in self.violations)) or 'none'}"
         )
+
+    def stories(self, most: int = 5) -> str:
+        """The first violations of each guarantee."""
+        told: Counter[str] = Counter()
+        chosen = []
+        for violation in self.violations:
+            told[violation.guarantee] += 1
+            if told[violation.guarantee] <= most:
+                chosen.append(str(violation))
+        return "\n".join(chosen)
 
 
 class Client:

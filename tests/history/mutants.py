@@ -1,0 +1,145 @@
+"""Known-bad routers: each breaks lagwise in one place, as somebody, somewhere, has done it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lagwise import LSN, Router, probe
+from lagwise import router as router_module
+from lagwise.causality import Causality, Commit
+from lagwise.monitor import Monitor
+from lagwise.probe import Prober
+from lagwise.route import Request
+from lagwise.token import Position
+from lagwise.view import Reading, Role, View
+
+Mutant = Callable[[pytest.MonkeyPatch], None]
+_HIGHEST = LSN(2**63 - 1)
+
+
+def token_before_commit(patch: pytest.MonkeyPatch) -> None:
+    """The position is taken inside the transaction: the COMMIT record lies beyond it."""
+    committing, taken = Router.committing, dict[Commit, Reading | None]()
+
+    def early(db: Router, node: str, seen: Causality) -> Commit | None:
+        commit = committing(db, node, seen)
+        if commit is not None:
+            taken[commit] = db.view.node(node).reading
+        return commit
+
+    async def settle(_: Router, __: str, commit: Commit) -> None:
+        reading = taken.pop(commit)
+        assert reading is not None
+        commit.at(Position(system=reading.system, timeline=reading.timeline, lsn=reading.lsn, issued_at=2**31))
+
+    patch.setattr(Router, "committing", early)
+    patch.setattr(Router, "committed", settle)
+
+
+def write_position(patch: pytest.MonkeyPatch) -> None:
+    """pg_current_wal_lsn(), which with synchronous_commit=off is behind what was committed."""
+    patch.setattr(probe, "_READ", probe._READ.replace("pg_current_wal_insert_lsn()", "pg_current_wal_lsn()"))
+
+
+def timeline_blind(patch: pytest.MonkeyPatch) -> None:
+    """Positions are compared as numbers, whatever timeline they are of."""
+    _reading(patch, lambda reading: replace(reading, timeline=1))
+
+
+def writes_ignore_the_token(patch: pytest.MonkeyPatch) -> None:
+    """A write goes to the primary this process knows, though its client has been on a later timeline."""
+    request = router_module._request
+
+    def forgetful(intent: Any, seen: Causality | None, *rest: Any) -> Request:
+        return request(intent, None if intent.write else seen, *rest)
+
+    patch.setattr(router_module, "_request", forgetful)
+
+
+def received_is_fresh(patch: pytest.MonkeyPatch) -> None:
+    """Lag 0 when everything received is replayed: also when nothing has been received for an hour."""
+    lag = "CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN '7FFFFFFF/0'::pg_lsn ELSE "
+    replayed = "pg_last_wal_replay_lsn()"
+    patch.setattr(probe, "_READ", probe._READ.replace(replayed, f"{lag}{replayed} END", 1))
+
+
+def error_counts_as_fresh(patch: pytest.MonkeyPatch) -> None:
+    """A replica whose lag cannot be read has none."""
+    read, last = Prober.read, dict[Prober, Reading]()
+
+    async def trusting(prober: Prober) -> Reading:
+        try:
+            last[prober] = await read(prober)
+        except Exception:
+            if prober not in last or last[prober].role is Role.PRIMARY:
+                raise
+            return replace(last[prober], lsn=_HIGHEST, at=prober._clock())
+        return last[prober]
+
+    patch.setattr(Prober, "read", trusting)
+
+
+def floor_of_another(patch: pytest.MonkeyPatch) -> None:
+    """Some replica has caught up, so any of them is read from."""
+    caught_up = View.caught_up
+    patch.setattr(View, "caught_up", lambda view, floor: len(view.rotation) if caught_up(view, floor) else 0)
+
+
+def check_then_subscribe(patch: pytest.MonkeyPatch) -> None:
+    """The answer that comes between looking and waiting wakes nobody."""
+
+    async def until(monitor: Monitor, satisfied: Callable[[], bool], deadline: float) -> bool:
+        while not satisfied():
+            await asyncio.sleep(0.05)  # any await will do, a short one only rarely
+            left = deadline - monitor.clock()
+            if left <= 0:
+                return False
+            await asyncio.wait((monitor._changed,), timeout=left)
+        return True
+
+    patch.setattr(Monitor, "until", until)
+
+
+def window_shorter_than_lag(patch: pytest.MonkeyPatch) -> None:
+    """The token is forgotten after 50 ms, while replicas may be a minute behind."""
+    init = Router.__init__
+
+    def hasty(db: Router, *args: Any, **options: Any) -> None:
+        init(db, *args, **options)
+        db.policy = replace(db.policy, max_lag=60, sticky_window=60)
+        object.__setattr__(db.policy, "sticky_window", 0.05)
+
+    patch.setattr(Router, "__init__", hasty)
+
+
+def reads_leave_no_trace(patch: pytest.MonkeyPatch) -> None:
+    """What a client has read is forgotten: its next read may be older."""
+    patch.setattr(Causality, "saw", lambda _seen, _position, _window: None)
+
+
+def one_cookie(app: Any) -> Any:
+    """One cookie for all answers: the one that arrives last overwrites the others."""
+
+    async def wrapped(scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    (name, value) for name, value in message["headers"] if not value.startswith(b"lagwise-")
+                ]
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    return wrapped
+
+
+def _reading(patch: pytest.MonkeyPatch, change: Callable[[Reading], Reading]) -> None:
+    read = Prober.read
+
+    async def changed(prober: Prober) -> Reading:
+        return change(await read(prober))
+
+    patch.setattr(Prober, "read", changed)
