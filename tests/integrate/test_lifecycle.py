@@ -262,7 +262,7 @@ async def test_a_users_primary_engine_may_be_used_beside_the_router(
     async with Router(mine, {"replica-1": engines["replica-1"]}) as db:
         await in_rotation(db, "replica-1")
         async with mine.begin() as connection, connection.begin_nested():
-            await connection.execute(text("INSERT INTO item (name) VALUES ('beside')"))
+            await connection.execute(text("INSERT INTO item (name) VALUES ('beside the router')"))
         async with mine.connect() as connection:
             await connection.execute(text("SET default_transaction_read_only = on"))
             await connection.commit()
