@@ -13,6 +13,7 @@ from lagwise.asgi import CausalityMiddleware
 from lagwise.errors import NoPrimary, NoReplica, NotOpen
 from lagwise.health import health_router
 from lagwise.router import Router
+from lagwise.session import refuse_pending
 
 __all__ = [
     "CausalityMiddleware",
@@ -86,6 +87,7 @@ def reads(
         session = maker(max_staleness=max_staleness, primary=primary, snapshot=snapshot)
         async with _Serving(session, connection):
             yield session
+            refuse_pending(session)
 
     return _depends(read)
 
@@ -107,6 +109,7 @@ async def read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession
     session = _router(None, connection).read()
     async with _Serving(session, connection):
         yield session
+        refuse_pending(session)
 
 
 async def write_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
@@ -123,6 +126,7 @@ async def routed_session(connection: HTTPConnection) -> AsyncIterator[AsyncSessi
         session = _router(None, connection).read()
         async with _Serving(session, connection):
             yield session
+            refuse_pending(session)
     else:
         session = _router(None, connection).write()
         async with _Serving(session, connection):

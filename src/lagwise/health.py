@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from lagwise.connection import capacity, checked_out
+from lagwise.engine import Tally
 from lagwise.errors import NotOpen
-from lagwise.pools import Tally
 from lagwise.router import Router
 from lagwise.view import Node, Standing, View
 

@@ -8,9 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise.causality import Causality, Commit
 from lagwise.connection import abandon, judge
+from lagwise.engine import RoutedEngine
 from lagwise.errors import NoPrimary
 from lagwise.failure import Failure
-from lagwise.pools import Pools, RoutedEngine
+from lagwise.pools import Pools
 from lagwise.route import Route
 
 ROUTE = "lagwise.route"
@@ -66,6 +67,7 @@ class Opening:
     intent: Intent
     seen: Causality | None
     info: dict[Any, Any]
+    pools: Pools | None = None
     engine: RoutedEngine | None = None
     connection: Connection | None = None
     started: bool = False
@@ -78,13 +80,18 @@ class Opening:
     async def open(self) -> RoutedEngine:
         """Choose the node, once. Raises `NoPrimary` and `NoReplica`."""
         if self.engine is None:
-            route, pools = await self.opener.choose(self)
+            route, self.pools = await self.opener.choose(self)
             self.info[ROUTE] = route
             if self.seen is not None:
                 self.opened_on = self.seen.changes
                 self.seen.routes.append(str(route))
-            self.engine = self._engine(pools, route.on_replica)
+            self.engine = self._engine(self.pools, route.on_replica)
         return self.engine
+
+    @property
+    def node(self) -> str:
+        """The name of the chosen node; empty before there is one."""
+        return self.pools.name if self.pools is not None else ""
 
     def _engine(self, pools: Pools, on_replica: bool) -> RoutedEngine:
         if self.intent.write:
@@ -101,7 +108,7 @@ class Opening:
         seen, engine = self.seen, self.engine
         if seen is None or engine is None or seen.changes == self.opened_on:
             return False
-        if not engine.on_replica or self.intent.snapshot or self.opener.covers(self, engine.pools.name):
+        if not engine.on_replica or self.intent.snapshot or self.opener.covers(self, self.node):
             self.opened_on = seen.changes
             return False
         return True
@@ -112,8 +119,8 @@ class Opening:
 
     def stream(self) -> None:
         """The first statement wants a server-side cursor, which lives in a transaction."""
-        if self.engine is not None and self.engine.on_replica:
-            self.engine = self.engine.pools.replica_snapshots
+        if self.pools is not None and self.engine is not None and self.engine.on_replica:
+            self.engine = self.pools.replica_snapshots
 
     def elsewhere(self, error: Exception) -> bool:
         """Whether the failed read may be tried again; forgets the node, or the connection, it failed on.
@@ -129,7 +136,7 @@ class Opening:
             if self.timed_out:
                 return False
             self.timed_out = True
-        name = engine.pools.name
+        name = self.node
         if name in self.avoid:
             raise NoPrimary(
                 f"the connection to {name} was lost twice in one read ({type(error).__name__}), "
@@ -144,7 +151,7 @@ class Opening:
     def in_doubt(self) -> Commit | None:
         """COMMIT is about to be sent."""
         if self.seen is not None and self.engine is not None:
-            self.commit = self.opener.committing(self.engine.pools.name, self.seen)
+            self.commit = self.opener.committing(self.node, self.seen)
         return self.commit
 
     def reopen(self) -> None:

@@ -109,7 +109,7 @@ def route(
         return _on_primary(view, Reason.NO_REPLICAS)
     if request.sticky:
         return _on_primary(view, Reason.STICKY)
-    floor = _floor(view, request, now)
+    floor = _floor(view, request)
     if floor is None:
         return _fallen_back(view, policy, Reason.OTHER_TIMELINE)
     if not view.rotation:
@@ -117,8 +117,10 @@ def route(
     bound = policy.max_lag if request.max_staleness is None else min(request.max_staleness, policy.max_lag)
     able = view.fresh(now - bound)
     reason = Reason.FRESH if able else Reason.ALL_LAGGING
-    if not able and view.primary is None and request.max_staleness is None and policy.without_primary == "serve":
-        able, reason = len(view.rotation), Reason.NO_PRIMARY
+    if not able and view.primary is None and request.max_staleness is None:
+        # Nobody can bound staleness now. A floor is still a floor; without one it is the user's choice.
+        reason = Reason.NO_PRIMARY
+        able = len(view.rotation) if floor or policy.without_primary == "serve" else 0
     if able and floor:
         # A floor says what this client must see. How old the rest may be, the bound has said.
         able = min(able, view.caught_up(floor))
@@ -149,14 +151,14 @@ def _fallen_back(view: View, policy: Policy, reason: Reason) -> Route:
     return _on_primary(view, reason) if policy.fall_back else Route(None, reason)
 
 
-def _floor(view: View, request: Request, now: float) -> LSN | None:
+def _floor(view: View, request: Request) -> LSN | None:
     """The LSN to read at or above, 0 for any, or None: not comparable with what the replicas say."""
     if request.timeline == 0:
         return LSN(0)
     if request.timeline != view.timeline:
         return LSN(0) if request.expired else None
     head = view.primary.reading if view.primary is not None else None
-    if request.expired and head is not None and head.at >= now and request.floor > head.lsn:
+    if request.expired and head is not None and request.floor > head.lsn:
         # Not reached a whole window later: the log it stood in is lost. Waiting for it would be for ever.
         return LSN(0)
     return request.floor

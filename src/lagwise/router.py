@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
 
-from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise.causality import Causality, Commit, known_systems, whole_seconds
@@ -16,15 +15,12 @@ from lagwise.errors import NoReplica, NotOpen
 from lagwise.monitor import Monitor
 from lagwise.opening import Intent, Opening
 from lagwise.policy import Policy
-from lagwise.pools import Pools, Replica
+from lagwise.pools import PRIMARY, Pools, Replica, Target, pools_of
 from lagwise.probe import Prober
 from lagwise.route import Request, Route, route
 from lagwise.session import RoutingSessionMaker
 from lagwise.token import Position
 from lagwise.view import Node, Reading, Role, View
-
-Target = str | URL | AsyncEngine
-_PRIMARY = "primary"
 
 
 class Router:
@@ -55,7 +51,7 @@ class Router:
         **engine_options: Any,
     ) -> None:
         self.policy = policy or Policy()
-        self._pools = _pools(primary, replicas, engine_options)
+        self._pools = pools_of(primary, replicas, engine_options)
         self._monitor: Monitor | None = None
         self._open = AsyncExitStack()
         self._drained: set[str] = set()
@@ -80,11 +76,11 @@ class Router:
             view = View.of(
                 Node(name=p.name, weight=p.weight, drained=p.name in self._drained) for p in self._pools.values()
             )
-            abort = {name: pools.abort for name, pools in self._pools.items()}
+            abort = {name: pools.traffic.abort for name, pools in self._pools.items()}
             self._monitor = monitor = Monitor(view, probers, self.policy, time.monotonic, abort)
             opening.callback(self._forget)
             for pools in self._pools.values():
-                pools.lost = lambda error, name=pools.name: monitor.lost(name, error)  # type: ignore[misc]
+                pools.traffic.lost = lambda error, name=pools.name: monitor.lost(name, error)  # type: ignore[misc]
             opening.push_async_callback(monitor.stop)
             await monitor.start()
             self._open = opening.pop_all()
@@ -120,7 +116,7 @@ class Router:
     def default_engine(self) -> AsyncEngine:
         """The engine of the primary, or of the node configured as primary while there is none."""
         primary = self._monitor.view.primary if self._monitor is not None else None
-        return self._pools[primary.name if primary is not None else _PRIMARY].writing
+        return self._pools[primary.name if primary is not None else PRIMARY].writing
 
     async def choose(self, opening: Opening) -> tuple[Route, Pools]:
         """The route of a session, and the pools of its node. Raises `NoPrimary` and `NoReplica`."""
@@ -230,27 +226,3 @@ def _request(intent: Intent, seen: Causality | None, view: View, policy: Policy)
         sticky=lost or floor.in_doubt(window, now),
         max_staleness=intent.max_staleness,
     )
-
-
-def _pools(
-    primary: Target,
-    replicas: Mapping[str, Target | Replica] | Sequence[Target | Replica],
-    options: Mapping[str, Any],
-) -> dict[str, Pools]:
-    if not primary:
-        raise ValueError("primary is missing: give the URL or the AsyncEngine of the primary")
-    if isinstance(replicas, str | URL):
-        raise ValueError("replicas must be a mapping of names, or a list, of URLs or engines, not a single URL")
-    if not isinstance(replicas, Mapping):
-        replicas = {f"replica-{number}": one for number, one in enumerate(replicas, 1)}
-    if _PRIMARY in replicas:
-        raise ValueError('"primary" is the name of the primary: give the replica another name')
-    pools = {_PRIMARY: Pools(_PRIMARY, primary, weight=1.0, configured_primary=True, options=options)}
-    for name, one in replicas.items():
-        given = one if isinstance(one, Replica) else Replica(one)
-        pools[name] = Pools(name, given.url, weight=given.weight, configured_primary=False, options=options)
-    if len(pools) > 1 and not all(node.is_postgresql for node in pools.values()):
-        raise ValueError(
-            "replicas need PostgreSQL (postgresql+asyncpg://...) on every node; without replicas any database will do"
-        )
-    return pools

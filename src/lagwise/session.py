@@ -13,7 +13,7 @@ from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from lagwise.causality import Causality
 from lagwise.connection import BEFORE_COMMIT
-from lagwise.errors import NoReplica
+from lagwise.errors import NoReplica, ReadOnly
 from lagwise.opening import Intent, Opener, Opening
 
 
@@ -46,7 +46,7 @@ class RoutingSession(Session):
         if opening is None:
             super().close()
             return
-        node = opening.engine.pools.name if opening.connection is not None and opening.engine is not None else None
+        node = opening.node if opening.connection is not None and opening.engine is not None else None
         super().close()
         if node is not None and not opening.intent.write and in_greenlet():
             await_only(opening.opener.has_read(opening, node))
@@ -72,7 +72,22 @@ class _ReadBlock(_AsyncSessionContextManager[AsyncSession]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.async_session.__aexit__(kind, error, trace)
+        try:
+            if kind is None:
+                refuse_pending(self.async_session)
+        finally:
+            await self.async_session.__aexit__(kind, error, trace)
+
+
+def refuse_pending(session: AsyncSession) -> None:
+    """Raise `ReadOnly` for objects that were added or deleted in a read session and would be forgotten."""
+    for what, objects in (("added", session.new), ("deleted", session.deleted)):
+        if objects:
+            names = ", ".join(sorted({type(each).__name__ for each in objects}))
+            raise ReadOnly(
+                f"objects were {what} in a read session ({names}) and nothing was written. "
+                "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
+            )
 
 
 class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
@@ -204,4 +219,4 @@ def _committed(session: Session) -> None:
     opening: Opening | None = getattr(session, "opening", None)
     if opening is not None and opening.commit is not None and opening.engine is not None:
         commit, opening.commit = opening.commit, None
-        await_only(opening.opener.committed(opening.engine.pools.name, commit))
+        await_only(opening.opener.committed(opening.node, commit))

@@ -1,0 +1,175 @@
+"""One way of using a node's pool, and the reads in flight there, which can be cut off when the node is silent."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.util.concurrency import await_only
+
+from lagwise import sqlite
+from lagwise.connection import (
+    abandon,
+    announce_commit,
+    capacity,
+    checked_out,
+    demoted,
+    fence,
+    hear_failure,
+    idle,
+    judge,
+    watch_statement,
+)
+from lagwise.errors import NoPrimary, ReadOnly, RoutingError
+from lagwise.failure import Failure
+
+
+@dataclass(slots=True)
+class Tally:
+    """What happened at one pool since the Router was made: counts."""
+
+    waits: int = 0
+    timeouts: int = 0
+    opened: int = 0
+
+
+class Traffic:
+    """The reads in flight at one node, and whom to tell when it is lost."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lost: Callable[[str], None] = lambda _error: None
+        self.in_flight: WeakSet[Connection] = WeakSet()
+        self._connecting: set[asyncio.Timeout] = set()
+
+    def abort(self) -> None:
+        """The node is silent: cut off the reads that wait for it, so that they can run elsewhere."""
+        for connection in list(self.in_flight):
+            if not connection.closed:
+                abandon(connection)
+        now = asyncio.get_running_loop().time()
+        for connecting in self._connecting:
+            connecting.reschedule(now)
+
+    @contextmanager
+    def abortable(self) -> Iterator[None]:
+        """Opening a connection, or waiting for one, with no limit of its own until `abort()` sets one."""
+        connecting = asyncio.timeout(None)
+        await_only(connecting.__aenter__())
+        self._connecting.add(connecting)
+        try:
+            yield
+        except BaseException as error:
+            self._connecting.discard(connecting)
+            await_only(connecting.__aexit__(type(error), error, error.__traceback__))
+            raise
+        self._connecting.discard(connecting)
+        await_only(connecting.__aexit__(None, None, None))
+
+
+class RoutedEngine(OptionEngine):
+    """One way of using a node's pool: read-only or not, one transaction or none."""
+
+    def __init__(
+        self,
+        base: Engine,
+        options: Mapping[str, Any],
+        traffic: Traffic,
+        tally: Tally,
+        *,
+        reads: bool,
+        on_replica: bool = False,
+    ) -> None:
+        super().__init__(base, dict(options))
+        self.traffic = traffic
+        self.tally = tally
+        self.reads = reads
+        self.on_replica = on_replica
+        if reads and self.dialect.name == "postgresql":
+            event.listen(self, "before_cursor_execute", watch_statement)
+        elif reads:
+            sqlite.refuse_writes(self)
+        else:
+            event.listen(self, "commit", announce_commit)
+            event.listen(self, "commit_twophase", announce_commit)
+
+    def connect(self) -> Connection:
+        """A connection from the pool, fit for this use.
+
+        Raises:
+            NoPrimary: the node has said that it is not the primary any more.
+            sqlalchemy.exc.TimeoutError: the pool is exhausted; the message names it and its numbers.
+        """
+        most, out = capacity(self.pool), checked_out(self.pool)
+        if most <= out:
+            self.tally.waits += 1
+        try:
+            if self.reads and not idle(self.pool):
+                with self.traffic.abortable():
+                    connection = self._connected()
+            else:
+                connection = self._connected()
+        except PoolTimeout as error:
+            self.tally.timeouts += 1
+            raise PoolTimeout(
+                f"no connection to {self.traffic.name} became free in time: {out} of {most:g} are in use, "
+                f"{self.tally.timeouts} sessions have given up; sessions are held too long, or pool_size is too small"
+            ) from error
+        except Exception as error:
+            # These come straight from the socket or the driver, past every event of SQLAlchemy's.
+            if judge(error, on_replica=self.on_replica) in {Failure.LOST, Failure.TIMEOUT}:
+                self.traffic.lost(type(error).__name__)
+            raise
+        if self.reads:
+            self.traffic.in_flight.add(connection)
+        elif demoted(connection):
+            connection.invalidate()
+            connection.close()
+            self.traffic.lost("Demoted")
+            raise NoPrimary(
+                f"{self.traffic.name} is in recovery: it is not the primary any more; nothing was sent. Retry."
+            )
+        return connection
+
+    def _connected(self) -> Connection:
+        connection = super().connect()
+        if self.on_replica:
+            fence(connection)
+        return connection
+
+    def failed(self, context: ExceptionContext) -> None:
+        """Say what a failed statement means: for the node, for a commit in doubt, and for the caller.
+
+        Raises:
+            ReadOnly: a write in a read session.
+            NoPrimary: a write on a node that is no longer the primary.
+            RoutingError: a savepoint or a cursor where there is no transaction.
+        """
+        failure = judge(context.sqlalchemy_exception or context.original_exception, on_replica=self.on_replica)
+        if failure in {Failure.LOST, Failure.TIMEOUT}:
+            self.traffic.lost(type(context.original_exception).__name__)
+        elif context.connection is not None:
+            hear_failure(context.connection, context.original_exception)
+        if failure is Failure.READ_ONLY and self.reads:
+            raise ReadOnly(
+                f"a read session on {self.traffic.name} attempted a write, or what only a primary can do, "
+                "and the database refused it. "
+                "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
+            ) from context.original_exception
+        if failure is Failure.READ_ONLY and context.connection is not None and demoted(context.connection):
+            context.is_disconnect = True
+            self.traffic.lost("Demoted")
+            raise NoPrimary(
+                f"{self.traffic.name} is in recovery: it is not the primary any more and refused the write. Retry."
+            ) from context.original_exception
+        if failure is Failure.NO_TRANSACTION and self.on_replica:
+            raise RoutingError(
+                "a savepoint or a server-side cursor needs a transaction, and plain reads run without one; "
+                "open the session with db.read(snapshot=True), in FastAPI reads(snapshot=True)."
+            ) from context.original_exception
