@@ -185,47 +185,27 @@ async def _suffering(step: Step, cluster: Cluster) -> AsyncIterator[None]:
         await end(cluster, step)
 
 
-async def _nothing(_cluster: Cluster, _step: Step) -> None:
-    pass
+async def _now(verb: Callable[[], object] = lambda: None) -> None:
+    verb()
 
 
-async def _break(cluster: Cluster, step: Step) -> None:
-    proxy = cluster[step.node].proxy
-    {"cut": proxy.cut, "black-hole": proxy.black_hole, "freeze": proxy.freeze}[step.fault]()
+async def _hold_back(cluster: Cluster, step: Step, seconds: float) -> None:
+    cluster[step.node].proxy.latency = seconds
 
 
-async def _mend(cluster: Cluster, step: Step) -> None:
-    cluster[step.node].proxy.heal()  # cluster.heal would end a partition too
-
-
-async def _slow(cluster: Cluster, step: Step) -> None:
-    cluster[step.node].proxy.latency = step.amount
-
-
-async def _quicken(cluster: Cluster, step: Step) -> None:
-    cluster[step.node].proxy.latency = 0.0
-
-
-async def _rejoin_link(cluster: Cluster, step: Step) -> None:
-    cluster[step.node].link.heal()
-
-
-async def _terminate(cluster: Cluster, step: Step) -> None:
-    await cluster.terminate_backends(step.node)
-
-
-_Doing = Callable[[Cluster, Step], Awaitable[None]]
+_Doing = Callable[[Cluster, Step], Awaitable[object]]
+# The network is mended with the proxy's own verb: cluster.heal would end a partition too.
 _DOING: dict[Fault, tuple[_Doing, _Doing]] = {
     "delay": (lambda c, s: c.set_apply_delay(s.node, s.amount), lambda c, s: c.set_apply_delay(s.node, 0)),
     "pause": (lambda c, s: c.pause_replay(s.node), lambda c, s: c.resume_replay(s.node)),
-    "partition": (lambda c, s: c.partition(s.node), _rejoin_link),
+    "partition": (lambda c, s: c.partition(s.node), lambda c, s: _now(c[s.node].link.heal)),
     "kill": (lambda c, s: c.kill(s.node), lambda c, s: c.start(s.node)),
-    "restart": (lambda c, s: c.restart(s.node), _nothing),
-    "terminate": (_terminate, _nothing),
-    "cut": (_break, _mend),
-    "black-hole": (_break, _mend),
-    "freeze": (_break, _mend),
-    "slow": (_slow, _quicken),
+    "restart": (lambda c, s: c.restart(s.node), lambda _c, _s: _now()),
+    "terminate": (lambda c, s: c.terminate_backends(s.node), lambda _c, _s: _now()),
+    "cut": (lambda c, s: c.cut(s.node), lambda c, s: _now(c[s.node].proxy.heal)),
+    "black-hole": (lambda c, s: c.black_hole(s.node), lambda c, s: _now(c[s.node].proxy.heal)),
+    "freeze": (lambda c, s: _now(c[s.node].proxy.freeze), lambda c, s: _now(c[s.node].proxy.heal)),
+    "slow": (lambda c, s: _hold_back(c, s, s.amount), lambda c, s: _hold_back(c, s, 0)),
 }
 
 
