@@ -19,6 +19,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _log = logging.getLogger("lagwise")
 _SCOPE = "lagwise.causality"
+_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _HEADER = b"lagwise-token"
 _ROUTE_HEADER = b"lagwise-route"
 
@@ -67,7 +68,7 @@ class CausalityMiddleware:
             scope[_SCOPE] = seen
 
             async def sending(message: Message) -> None:
-                if message["type"] in {"http.response.start", "websocket.accept"}:
+                if message["type"] in _STARTS:
                     self._answer(message, seen, names)
                 await send(message)
 

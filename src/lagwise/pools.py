@@ -1,7 +1,7 @@
 """The pools through which one node is reached, and the ways of using them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +27,7 @@ class Replica:
 
     __module__ = "lagwise"
 
-    url: str | URL | AsyncEngine
+    url: str | URL | AsyncEngine = field(repr=False)  # it may hold a password
     weight: float = 1.0
 
     def __init__(self, url: str | URL | AsyncEngine, *, weight: float = 1.0) -> None:

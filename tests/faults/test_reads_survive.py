@@ -1,6 +1,7 @@
 """A read is answered while a node can answer it, whatever happens to the node it was sent to."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,6 +19,7 @@ from ..routing.conftest import in_rotation, router
 from .conftest import QUICK, errors, many
 
 READERS = 50
+READS = int(os.environ.get("LAGWISE_TEST_READS", "2000"))
 
 
 async def read(db: Router) -> float:
@@ -51,11 +53,11 @@ async def under_load(db: Router, reads: int) -> AsyncIterator[list[float | Excep
 
 @pytest.mark.parametrize("fault", ["kill", "restart", "terminate_backends", "cut"])
 async def test_no_read_fails(cluster: Cluster, db: Router, fault: str) -> None:
-    """A replica is killed, restarted, cut off, or drops every connection, under fifty readers: 0 of 3,000 fail."""
-    async with under_load(db, 3000) as results:
+    """A replica is killed, restarted, cut off, or drops every connection, under fifty readers: none of their reads fails."""
+    async with under_load(db, READS) as results:
         await getattr(cluster, fault)("replica-1")
     assert errors(results) == []
-    assert len(results) >= 3000
+    assert len(results) >= READS
 
 
 async def test_without_the_router_they_fail(cluster: Cluster) -> None:
@@ -135,7 +137,7 @@ async def test_dead_connections_to_the_primary_cost_no_read(cluster: Cluster) ->
 
 async def test_a_black_hole_without_any_time_out(cluster: Cluster, db: Router) -> None:
     """Packets are swallowed, sockets stay open, nobody set a time-out: 0 errors, and nobody waits for TCP."""
-    async with under_load(db, 2000) as results:
+    async with under_load(db, READS) as results:
         await cluster.black_hole("replica-1")
         await in_rotation(db, "replica-2")
         await wait_until(

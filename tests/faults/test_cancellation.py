@@ -1,0 +1,79 @@
+"""Whoever is cancelled, at whatever point, leaves no connection behind and no client half marked."""
+
+import asyncio
+import random
+
+from sqlalchemy import text
+
+from lagwise import Causality, Policy, Router
+from lagwise.testing import Cluster, wait_until
+
+from ..routing.application import Item
+from ..routing.conftest import in_rotation, router
+
+CANCELLED = 2000
+
+
+async def test_two_thousand_cancelled_requests(cluster: Cluster) -> None:
+    """Cancelled at random moments of opening, reading, writing, committing and closing: nothing stays checked out."""
+    policy = Policy(max_lag=60, sticky_window=60, probe_timeout=5)
+    dice = random.Random(20)
+    async with router(cluster, policy, pool_size=10) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+
+        async def read() -> None:
+            async with db.read(snapshot=dice.random() < 0.2) as session:
+                await session.execute(text("SELECT count(*) FROM item"))
+                await session.execute(text("SET application_name = 'touched'" if dice.random() < 0.2 else "SELECT 1"))
+
+        async def write(name: str) -> None:
+            async with db.write.begin() as session:
+                session.add(Item(name=name))
+
+        async def request(number: int) -> tuple[str, Causality, bool]:
+            """One client's request, cancelled after a random number of turns of the loop."""
+            name = f"cancelled {number}"
+            with Causality() as seen:
+                task = asyncio.create_task(read() if number % 2 else write(name))
+                for _ in range(dice.randrange(60)):
+                    await asyncio.sleep(0)
+                if dice.random() < 0.5:  # let it meet the network at least once
+                    await asyncio.wait((task,), timeout=dice.random() * 0.01)
+                finished = not task.cancel()
+                await asyncio.wait((task,))
+                return name, seen, finished
+
+        turns = iter(range(CANCELLED))
+        clients: list[tuple[str, Causality, bool]] = []
+
+        async def keep_going() -> None:
+            clients.extend([await request(turn) for turn in turns])
+
+        await asyncio.gather(*(keep_going() for _ in range(20)))
+        assert len(clients) == CANCELLED
+        finished = sum(done for _, _, done in clients)
+        assert 0 < finished < CANCELLED, "some were cancelled and some were not"
+        await wait_until(lambda: busy(db) == 0, what="every connection to be given back")
+
+        # Whoever's row is there has a token that says so; whoever has none wrote nothing.
+        written = set(await cluster.primary.fetchval("SELECT array_agg(name) FROM item WHERE name LIKE 'cancelled %'"))
+        unmarked = {name for name, seen, _ in clients if name in written and not seen.grew}
+        assert unmarked == set()
+
+        await wait_until(lambda: no_query_runs(cluster), what="the servers to agree")
+
+
+def busy(db: Router) -> int:
+    """Connections checked out, of all pools of all nodes."""
+    return sum(
+        engine.sync_engine.pool.checkedout()  # type: ignore[attr-defined]
+        for pools in db.pools.values()
+        for engine in pools.in_use().values()
+    )
+
+
+async def no_query_runs(cluster: Cluster) -> bool:
+    """Whether no server has a transaction or a query of ours open."""
+    query = """SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
+               AND pid <> pg_backend_pid() AND state <> 'idle'"""
+    return [0] * len(cluster.nodes) == [await node.fetchval(query) for node in cluster.nodes.values()]

@@ -1,0 +1,86 @@
+"""Faults under load over HTTP, and recovery conflicts in series."""
+
+import asyncio
+from collections import Counter
+
+from sqlalchemy import select, text
+
+from lagwise import Policy, Router
+from lagwise.testing import Cluster
+
+from ..routing.application import Item, routed
+from ..routing.conftest import client, in_rotation, router, served
+from .conftest import errors, many
+
+
+async def test_the_budget_over_http(cluster: Cluster) -> None:
+    """Both replicas down at full load: the budget is served, the rest get 503 with Retry-After; then all is well."""
+    limit = 3
+    policy = Policy(probe_interval=0.1, probe_timeout=1, fall_back_limit=limit)
+    created = await cluster.primary.fetchval("INSERT INTO item (name) VALUES ('budget') RETURNING id")
+    await cluster.caught_up()
+    db = router(cluster, policy)
+    async with served(routed(db)) as url, client(url) as http:
+        await in_rotation(db, "replica-1", "replica-2")
+        for replica in cluster.replicas:
+            await cluster.kill(replica)
+        await in_rotation(db)
+        most = 0
+
+        async def get(_: int) -> int:
+            nonlocal most
+            answer = await http.get(f"/items/{created}")
+            most = max(most, fallen_back(db))
+            assert answer.status_code == 200 or answer.headers["retry-after"] == "1"
+            return answer.status_code
+
+        cluster.primary.proxy.latency = 0.005  # so that reads overlap
+        statuses = Counter(await many(300, get, at_once=30))
+        cluster.primary.proxy.latency = 0.0
+        assert set(statuses) == {200, 503}
+        assert most <= limit
+        for replica in cluster.replicas:
+            await cluster.start(replica)
+        await in_rotation(db, "replica-1", "replica-2")
+        assert Counter(await many(100, get, at_once=30)) == {200: 100}
+
+
+async def test_recovery_conflicts_in_series(cluster: Cluster) -> None:
+    """max_standby_streaming_delay=0 and VACUUM after VACUUM on the primary: no read that starts fails."""
+    for replica in cluster.replicas:
+        await replica.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
+        await replica.execute("SELECT pg_reload_conf()")
+    conflicts = (
+        "SELECT confl_snapshot + confl_bufferpin + confl_lock FROM pg_stat_database_conflicts WHERE datname = 'app'"
+    )
+    before = sum([await replica.fetchval(conflicts) for replica in cluster.replicas])
+    try:
+        async with router(cluster, Policy(probe_timeout=5)) as db:
+            await in_rotation(db, "replica-1", "replica-2")
+            stop = asyncio.Event()
+
+            async def vacuuming() -> None:
+                while not stop.is_set():
+                    await cluster.primary.execute("INSERT INTO item (name) SELECT 'dead' FROM generate_series(1, 500)")
+                    await cluster.primary.execute("DELETE FROM item WHERE name = 'dead'")
+                    await cluster.primary.execute("VACUUM item")
+
+            async def read(_: int) -> None:
+                async with db.read() as session:
+                    await session.execute(select(Item.id, text("pg_sleep(0.0001)")).limit(200))
+
+            vacuum = asyncio.create_task(vacuuming())
+            results = await many(400, read, at_once=10)
+            stop.set()
+            await vacuum
+        assert errors(results) == []
+        assert sum([await replica.fetchval(conflicts) for replica in cluster.replicas]) > before
+    finally:
+        for replica in cluster.replicas:
+            await replica.execute("ALTER SYSTEM RESET max_standby_streaming_delay")
+            await replica.execute("SELECT pg_reload_conf()")
+
+
+def fallen_back(db: Router) -> int:
+    """Connections of the primary's pool that are checked out, the only ones there are here."""
+    return int(db.pools["primary"].writing.sync_engine.pool.checkedout())  # type: ignore[attr-defined]
