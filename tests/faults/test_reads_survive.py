@@ -53,7 +53,7 @@ async def under_load(db: Router, reads: int) -> AsyncIterator[list[float | Excep
 
 @pytest.mark.parametrize("fault", ["kill", "restart", "terminate_backends", "cut"])
 async def test_no_read_fails(cluster: Cluster, db: Router, fault: str) -> None:
-    """A replica is killed, restarted, cut off, or drops every connection, under fifty readers: none of their reads fails."""
+    """A replica is killed, restarted, cut off, or drops every connection, under fifty readers: no read fails."""
     async with under_load(db, READS) as results:
         await getattr(cluster, fault)("replica-1")
     assert errors(results) == []
