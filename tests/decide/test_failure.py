@@ -47,20 +47,24 @@ def test_the_same_codes_mean_other_things_elsewhere(sqlstate: str, text: str, on
     assert Failure.CALLER is classify(sqlstate, text, disconnected=False, on_replica=on_replica)
 
 
+@pytest.mark.parametrize("sqlstate", ["40001", "40P01"], ids=["conflict", "buffer deadlock with replay"])
 @pytest.mark.parametrize("disconnected", [False, True], ids=["running", "idle in transaction"])
-def test_a_recovery_conflict_is_retried_elsewhere(disconnected: bool) -> None:
-    """40001 from a replica is replay's doing, whether the connection survives it or not."""
+def test_a_recovery_conflict_is_retried_elsewhere(sqlstate: str, disconnected: bool) -> None:
+    """40001 and 40P01 from a replica are replay's doing, whether the connection survives it or not."""
     text = "canceling statement due to conflict with recovery"
-    failure = classify("40001", text, disconnected=disconnected, on_replica=True)
+    failure = classify(sqlstate, text, disconnected=disconnected, on_replica=True)
     assert failure is Failure.CONFLICT
     assert failure.elsewhere
 
 
+@pytest.mark.parametrize(
+    ("sqlstate", "text"),
+    [("40001", "could not serialize access due to concurrent update"), ("40P01", "deadlock detected")],
+)
 @pytest.mark.parametrize("disconnected", [False, True])
-def test_a_serialization_failure_on_the_primary_is_the_callers(disconnected: bool) -> None:
-    """Only the caller knows what it had read before, so only the caller can retry."""
-    text = "could not serialize access due to concurrent update"
-    failure = classify("40001", text, disconnected=disconnected, on_replica=False)
+def test_a_serialization_failure_on_the_primary_is_the_callers(sqlstate: str, text: str, disconnected: bool) -> None:
+    """So is a deadlock. Only the caller knows what it had read before, so only the caller can retry."""
+    failure = classify(sqlstate, text, disconnected=disconnected, on_replica=False)
     assert failure is Failure.CALLER
     assert not failure.elsewhere
 
@@ -111,7 +115,10 @@ def test_another_node_is_tried_where_it_may_know_better() -> None:
 
 
 @given(
-    st.none() | st.text("0123456789ABCDEFXP", min_size=5, max_size=5) | st.text(max_size=7),
+    st.none()
+    | st.sampled_from(["40001", "40P01", "57P01"])
+    | st.text("0123456789ABCDEFXP", min_size=5, max_size=5)
+    | st.text(max_size=7),
     st.text() | st.sampled_from([text for _, text in READ_ONLY_ERRORS]),
     st.booleans(),
     st.booleans(),
@@ -120,6 +127,7 @@ def test_every_answer_has_a_meaning(sqlstate: str | None, text: str, disconnecte
     """Any code and any text is classified, and a lost connection is never called the caller's mistake."""
     failure = classify(sqlstate, text, disconnected=disconnected, on_replica=on_replica)
     if disconnected and failure is Failure.CALLER:
-        assert (sqlstate, on_replica) == ("40001", False)
+        assert sqlstate in {"40001", "40P01"}
+        assert not on_replica
     if failure is Failure.CONFLICT:
         assert on_replica

@@ -94,6 +94,8 @@ def queries() -> Iterator[tuple[str, ClauseElement]]:
     item, owner = Item, Owner
     other = aliased(Item)
     cheap = select(item.id, item.owner_id).where(item.price < 5).cte("cheap")
+    tree = select(item.id, literal(1).label("depth")).where(item.id == 1).cte("tree", recursive=True)
+    tree = tree.union_all(select(item.id, tree.c.depth + 1).where(item.owner_id == tree.c.id))
     ranked = select(item, func.row_number().over(partition_by=item.owner_id, order_by=item.price.desc()).label("place"))
     newest = select(item.name).where(item.owner_id == owner.id).limit(1)
     yield "get", select(item).where(item.id == 7)
@@ -137,6 +139,8 @@ def queries() -> Iterator[tuple[str, ClauseElement]]:
     yield "exists correlated", select(owner).where(owner.items.any(item.price > 5), ~owner.items.any())
     yield "has", select(item).where(item.owner.has(name="x"))
     yield "cte", select(cheap.c.id).join(owner, owner.id == cheap.c.owner_id)
+    yield "recursive cte", select(tree.c.id, tree.c.depth)
+    yield "recursive cte, joined", select(item).join(tree, tree.c.id == item.id)
     yield "cte materialized", select(select(item.id).cte("m").prefix_with("MATERIALIZED", dialect="postgresql"))
     yield "subquery", select(select(item.id, item.price).where(item.price > 1).subquery("dear"))
     yield "scalar subquery", select(owner.name, newest.scalar_subquery())
@@ -201,6 +205,33 @@ LEAVE_SOMETHING = [
     "SELECT pg_catalog.\"set_config\" ('search_path', 'tenant', false)",
     "SELECT \"pg_catalog\".\"set_config\"('search_path', 'tenant', false)",
     "SELECT U&\"set\\005fconfig\"('search_path', 'tenant', false)",
+    # Words and characters that PostgreSQL takes for a function's name.
+    "SELECT U&\"set!005fconfig\" UESCAPE '!' ('search_path', 'tenant', false)",
+    "SELECT u&\"set!005fconfig\"\nuEsCaPe '!'('search_path', 'tenant', false)",
+    "SELECT app . lower('x')",
+    "SELECT app. lower('x')",
+    "SELECT app .lower('x')",
+    "SELECT app\n.\tlower\n('x')",
+    "SELECT \"App\".lower('x')",
+    "SELECT \"App\" . lower('x')",
+    "SELECT \"pg_catalog.lower\"('x')",
+    "SELECT \"lower \"('x')",
+    "SELECT app.pg_catalog.lower('x')",
+    "SELECT \u00e9lower('x')",
+    "SELECT \u00e9('x')",
+    "SELECT \U0001f600count('x')",
+    "SELECT ran\u212a('x')",
+    "SELECT materialized('x')",
+    "SELECT recursive('x')",
+    "SELECT partition('x')",
+    "SELECT filter('x')",
+    "SELECT over('x')",
+    "SELECT first('x')",
+    "SELECT next('x')",
+    "SELECT 1 ORDER BY by('x')",
+    "WITH a AS (SELECT 1) SELECT a('x')",
+    "SELECT 1; SET search_path = tenant",
+    "SELECT 1;",
     "SELECT set_config/* hidden */('search_path', 'tenant', false)",
     "SELECT set_config -- hidden\n('search_path', 'tenant', false)",
     "SELECT /**/ set_config('search_path', 'tenant', false)",
@@ -276,6 +307,8 @@ def test_what_may_outlive_its_session_is_not_plain(sql: str) -> None:
         select(func.pg_advisory_lock(1)),
         select(func.pg_try_advisory_xact_lock(1)),
         select(func.app.lower("x")),
+        select(func.App.lower("x")),
+        select(func.App.Lower("x")),
         select(func.become_tenant(7)),
         select(func.lower(func.become_tenant(7))),
         select(select(func.become_tenant(7)).cte("hidden")),

@@ -26,6 +26,7 @@ replicas = st.builds(
     replica,
     st.just("?"),
     places,
+    st.integers(0, 14),
     timeline=st.sampled_from([2, 2, 2, 2, 1, 3]),
     system=st.sampled_from([SYSTEM, SYSTEM, SYSTEM, SYSTEM, SYSTEM + 1]),
     weight=st.sampled_from([0.5, 1.0, 2.0, 3.0]),
@@ -41,6 +42,7 @@ class World:
     view: View
     samples: list[tuple[float, int]]
     led: bool
+    split: bool = False
 
     def freshness(self, node: Node) -> float:
         """The last moment at which the primary had written no more than this node has replayed."""
@@ -49,7 +51,10 @@ class World:
 
     def qualified(self, request: Request, bound: float, now: float) -> set[str]:
         """The replicas that may serve this read, found by looking at every one of them."""
-        found = set()
+        found: set[str] = set()
+        floor = self.floor(request)
+        if self.split or floor is None:
+            return found
         for node in self.view.nodes:
             reading = node.reading
             if reading is None or reading.role is not Role.REPLICA or node.drained:
@@ -58,10 +63,14 @@ class World:
                 continue
             if self.led and self.freshness(node) < now - bound:
                 continue
-            if self.floor(request) is None or reading.lsn < (self.floor(request) or 0):
-                continue
-            found.add(node.name)
+            if reading.lsn >= floor:
+                found.add(node.name)
         return found
+
+    def deposed(self, request: Request, now: float) -> bool:
+        """Whether the client has seen a timeline that nobody here speaks of, and not everybody has been asked."""
+        asked = [node.reading is not None and node.reading.at >= now for node in self.view.nodes]
+        return request.timeline > self.view.timeline and not request.expired and not all(asked)
 
     def floor(self, request: Request) -> int | None:
         """What the client must see; 0 for anything, None for what no replica can prove."""
@@ -98,7 +107,7 @@ def worlds(draw: st.DrawFn) -> World:
         "deposed beside": [lead, primary(draw(places), name="old", timeline=1)],
         "rival beside": [lead, primary(draw(places), name="rival", timeline=2)],
     }[case]
-    return World(View.of([*last, *others], view), samples, led=case in {"one", "deposed beside"})
+    return World(View.of([*last, *others], view), samples, case in {"one", "deposed beside"}, case == "rival beside")
 
 
 requests = st.builds(
@@ -136,12 +145,14 @@ def leader(view: View) -> str | None:
 def test_writes_and_strong_reads_go_to_the_one_primary(
     world: World, request: Request, policy: Policy, now: float, numbers: list[float]
 ) -> None:
-    """Never to a replica, never to a rival; without a primary nowhere."""
+    """Never to a replica, a rival, or a primary that the client knows to be deposed; without a primary nowhere."""
     if not (request.write or request.strong):
         request = replace(request, write=True)
     expected = Route(leader(world.view), Reason.WRITE if request.write else Reason.STRONG)
+    if world.deposed(request, now):
+        expected = Route(None, Reason.OTHER_TIMELINE)
     assert expected == route(world.view, policy, request, now, draw=scripted(numbers))
-    assert (expected.node is None) == (not world.led)
+    assert (leader(world.view) is None) == (not world.led)
 
 
 @given(worlds(), ordinary, policies, moments, draws)
@@ -183,10 +194,8 @@ def test_a_replica_that_qualifies_is_used_and_no_other(
     elif qualified:
         assert chosen.node in qualified
         assert chosen.on_replica
-    elif request.timeline > world.view.timeline and not request.expired:
-        # The client has seen a later timeline: this primary may have been deposed.
-        assert chosen.node in {None, "primary"}
-        assert not chosen.on_replica
+    elif world.deposed(request, now):
+        assert chosen == Route(None, Reason.OTHER_TIMELINE)
     else:
         assert (chosen.node, chosen.on_replica) == ("primary" if policy.fall_back else None, False)
 
@@ -200,13 +209,13 @@ def test_without_a_primary_a_read_is_served_by_the_rules_or_not_at_all(
         return
     chosen = route(world.view, policy, request, now, draw=scripted(numbers))
     assert chosen.on_replica == (chosen.node is not None)
-    if chosen.node is None:
-        return
-    assert chosen.node in world.qualified(request, inf, now)
-    if not world.floor(request):
-        bound = min(policy.max_lag, inf if request.max_staleness is None else request.max_staleness)
-        known = world.freshness(world.view.node(chosen.node)) >= now - bound
-        assert known or (policy.without_primary == "serve" and request.max_staleness is None)
+    bound = min(policy.max_lag, inf if request.max_staleness is None else request.max_staleness)
+    qualified = world.qualified(request, inf, now)
+    bounded = {name for name in qualified if world.freshness(world.view.node(name)) >= now - bound}
+    # A bound that is asked for holds for everybody. The policy's own is lifted by a floor, or by the user's choice.
+    lifted = request.max_staleness is None and (world.floor(request) or policy.without_primary == "serve")
+    served = qualified if lifted else bounded
+    assert chosen.node in (served or {None})
 
 
 @given(worlds(), ordinary, policies, moments, draws)
@@ -226,7 +235,8 @@ def test_a_client_in_doubt_reads_from_the_primary(
     """A commit whose position is unknown is seen on the primary, whatever the replicas and the policy say."""
     chosen = route(world.view, policy, replace(request, sticky=True), now, draw=scripted(numbers))
     reason = Reason.STICKY if len(world.view.nodes) > 1 else Reason.NO_REPLICAS
-    assert Route(leader(world.view), reason) == chosen
+    expected = Route(leader(world.view), reason)
+    assert chosen == (Route(None, Reason.OTHER_TIMELINE) if world.deposed(request, now) else expected)
 
 
 @given(worlds(), requests, policies, moments, draws)
@@ -269,7 +279,14 @@ def test_a_refusal_names_every_node_and_the_remedy(
         (1, 50, False, Route("primary", Reason.OTHER_TIMELINE)),
         (1, 50, True, Route("replica-1", Reason.FRESH, on_replica=True)),
     ],
-    ids=["future", "future, expired", "reached, expired", "not reached, expired", "old line", "old line, expired"],
+    ids=[
+        "future",
+        "future, expired",
+        "reached, expired",
+        "not reached, expired",
+        "old line",
+        "old line, expired",
+    ],
 )
 def test_expiry_drops_only_what_cannot_be_reached(timeline: int, floor: int, expired: bool, expected: Route) -> None:
     """A position never written, or of a lost timeline, ends with its window; one that is right stays right."""
@@ -278,7 +295,7 @@ def test_expiry_drops_only_what_cannot_be_reached(timeline: int, floor: int, exp
         [primary(45, 9.0, timeline=2), replica("replica-1", 40, timeline=2)],
     )
     request = Request(timeline=timeline, floor=LSN(floor), expired=expired)
-    assert expected == route(view, Policy(), request, 10.0)
+    assert expected == route(view, Policy(), request, 9.0)
 
 
 def test_an_expired_position_stays_a_floor_while_no_primary_is_in_sight() -> None:
@@ -286,6 +303,52 @@ def test_an_expired_position_stays_a_floor_while_no_primary_is_in_sight() -> Non
     view = after([unreachable("primary"), replica("replica-1", 40)])
     request = Request(timeline=1, floor=LSN(41), expired=True)
     assert route(view, Policy(), request, 10.0) == Route(None, Reason.NONE_CAUGHT_UP)
+
+
+# A position of a later timeline: somebody was promoted.
+
+SHAPES: dict[str, Request] = {
+    "read": Request(timeline=2, floor=LSN(60)),
+    "read, in doubt": Request(timeline=2, floor=LSN(60), sticky=True),
+    "strong": Request(timeline=2, floor=LSN(60), strong=True),
+    "write": Request(timeline=2, floor=LSN(60), write=True),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("alone", [False, True], ids=["with replicas", "without"])
+def test_a_client_that_has_seen_a_later_timeline_is_not_sent_to_the_deposed_primary(shape: str, alone: bool) -> None:
+    """Its token proves that somebody else was promoted: the primary in sight lacks its write. Nobody, not a miss."""
+    others = [] if alone else [replica("replica-1", 90, 11.0), unreachable("replica-2")]
+    view = after([primary(90, 9.0), *others])
+    assert route(view, Policy(), SHAPES[shape], 10.0) == Route(None, Reason.OTHER_TIMELINE)
+
+
+@pytest.mark.parametrize("late", ["primary", "replica-1", "replica-2"])
+def test_nobody_serves_it_until_every_node_has_been_asked(late: str) -> None:
+    """Any node that has not answered since the session opened may be the one that was promoted."""
+    at = {"primary": 10.0, "replica-1": 10.0, "replica-2": 10.0, late: 9.9}
+    others = [replica(name, 90, at[name]) for name in ("replica-1", "replica-2")]
+    view = after([primary(90, at["primary"]), *others])
+    for request in SHAPES.values():
+        assert route(view, Policy(), request, 10.0) == Route(None, Reason.OTHER_TIMELINE)
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [("read", "other-timeline"), ("read, in doubt", "sticky"), ("strong", "strong"), ("write", "write")],
+)
+def test_a_timeline_that_nobody_is_on_any_more_is_lost(shape: str, reason: str) -> None:
+    """Every node has answered since the session opened: the promoted one was undone, and the primary is the primary."""
+    view = after([primary(90, 10.0), replica("replica-1", 90, 10.0)])
+    assert route(view, Policy(), SHAPES[shape], 10.0) == Route("primary", Reason(reason))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_once_somebody_is_seen_on_it_the_later_timeline_is_served(shape: str) -> None:
+    """The promoted node has been heard from, whoever else has not: it leads, and its own positions count."""
+    promoted = [primary(90, 9.0), primary(60, 9.0, name="replica-1", timeline=2), unreachable("replica-2")]
+    assert route(after(promoted), Policy(), SHAPES[shape], 10.0).node == "replica-1"
 
 
 # Every word has its case.
@@ -309,7 +372,7 @@ CASES: dict[Reason, tuple[list[list[Node]], Request, Route]] = {
         Route("primary", Reason.OTHER_TIMELINE),
     ),
     Reason.NONE_CAUGHT_UP: (
-        [[primary(45, 9.0), REPLICA]],
+        [[primary(40, 8.0), REPLICA], [primary(45, 9.0), REPLICA]],
         Request(timeline=1, floor=LSN(41)),
         Route("primary", Reason.NONE_CAUGHT_UP),
     ),
@@ -334,6 +397,13 @@ def test_every_reason_has_a_case(reason: Reason) -> None:
     assert expected == route(after(*rounds), Policy(), request, 10.0)
 
 
+@pytest.mark.parametrize("floor", [40, 41])
+def test_the_word_for_a_bound_that_fails_is_all_lagging(floor: int) -> None:
+    """Caught up or not, what helps is a newer sample of the primary: `none-caught-up` asks the replicas alone."""
+    request = Request(timeline=1, floor=LSN(floor))
+    assert route(after(*STALE), Policy(), request, 10.0) == Route("primary", Reason.ALL_LAGGING)
+
+
 @pytest.mark.parametrize("reason", Reason)
 def test_waiting_is_for_what_a_newer_reading_can_change(reason: Reason) -> None:
     """A read waits for catch-up where a replica may still qualify, and nowhere else."""
@@ -356,25 +426,47 @@ def test_a_route_reads_as_the_debug_header_shows_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("without_primary", "request_", "expected"),
+    ("without_primary", "request_", "now", "expected"),
     [
-        ("serve", Request(), Route("replica-1", Reason.NO_PRIMARY, on_replica=True)),
-        ("refuse", Request(), Route(None, Reason.ALL_LAGGING)),
-        ("serve", Request(max_staleness=1.0), Route(None, Reason.ALL_LAGGING)),
-        ("serve", Request(timeline=1, floor=LSN(41)), Route(None, Reason.NONE_CAUGHT_UP)),
-        ("serve", Request(timeline=1, floor=LSN(40)), Route("replica-1", Reason.CAUGHT_UP, on_replica=True)),
-        ("serve", Request(write=True), Route(None, Reason.WRITE)),
-        ("serve", Request(strong=True), Route(None, Reason.STRONG)),
-        ("serve", Request(sticky=True), Route(None, Reason.STICKY)),
+        ("serve", Request(), 10.0, Route("replica-1", Reason.NO_PRIMARY, on_replica=True)),
+        ("refuse", Request(), 10.0, Route(None, Reason.NO_PRIMARY)),
+        ("serve", Request(max_staleness=1.0), 10.0, Route(None, Reason.ALL_LAGGING)),
+        ("serve", Request(timeline=1, floor=LSN(41)), 10.0, Route(None, Reason.NONE_CAUGHT_UP)),
+        ("serve", Request(timeline=1, floor=LSN(40)), 10.0, Route("replica-1", Reason.CAUGHT_UP, on_replica=True)),
+        # A floor is a floor; but a token does not lift a bound that this read asks for.
+        ("refuse", Request(timeline=1, floor=LSN(41)), 10.0, Route(None, Reason.NONE_CAUGHT_UP)),
+        ("refuse", Request(timeline=1, floor=LSN(40)), 10.0, Route("replica-1", Reason.CAUGHT_UP, on_replica=True)),
+        ("refuse", Request(timeline=1, floor=LSN(40), max_staleness=1.0), 10.0, Route(None, Reason.ALL_LAGGING)),
+        (
+            "refuse",
+            Request(timeline=1, floor=LSN(40), max_staleness=5.0),
+            6.0,
+            Route("replica-1", Reason.CAUGHT_UP, on_replica=True),
+        ),
+        ("serve", Request(timeline=1, floor=LSN(40), max_staleness=1.0), 10.0, Route(None, Reason.ALL_LAGGING)),
+        ("serve", Request(write=True), 10.0, Route(None, Reason.WRITE)),
+        ("serve", Request(strong=True), 10.0, Route(None, Reason.STRONG)),
+        ("serve", Request(sticky=True), 10.0, Route(None, Reason.STICKY)),
     ],
 )
 def test_without_a_primary_the_policy_decides(
-    without_primary: Literal["serve", "refuse"], request_: Request, expected: Route
+    without_primary: Literal["serve", "refuse"], request_: Request, now: float, expected: Route
 ) -> None:
     """Serve what can be served, or refuse; what needs the primary is refused either way."""
     view = after([primary(40, 1.0), REPLICA], [unreachable("primary"), REPLICA])
     policy = Policy(without_primary=without_primary)
-    assert expected == route(view, policy, request_, 10.0)
+    assert expected == route(view, policy, request_, now)
+
+
+def test_between_rivals_on_one_timeline_nobody_serves() -> None:
+    """Two nodes were promoted to timeline 2; the replica follows one of them, the client wrote on the other.
+
+    60 replayed of one log are not 50 of the other's: while both are seen no position proves anything.
+    """
+    rivals = [primary(50, 9.0, timeline=2), primary(60, 9.0, name="other", timeline=2)]
+    view = after([*rivals, replica("replica-1", 60, timeline=2)])
+    for request in (Request(timeline=2, floor=LSN(50)), Request(), Request(write=True), Request(sticky=True)):
+        assert route(view, Policy(), request, 10.0).node is None
 
 
 def test_a_bound_that_can_still_be_proven_is_kept_without_a_primary() -> None:
@@ -385,11 +477,12 @@ def test_a_bound_that_can_still_be_proven_is_kept_without_a_primary() -> None:
 
 
 @pytest.mark.parametrize("node", [primary(40), replica("primary", 40), unreachable("primary")])
-def test_zero_replicas_read_where_they_write(node: Node) -> None:
+@pytest.mark.parametrize("request_", [Request(), Request(timeline=1, floor=LSN(99)), Request(sticky=True)])
+def test_zero_replicas_read_where_they_write(node: Node, request_: Request) -> None:
     """Development needs no replica: the one node serves, if it is a primary, also with fall_back=False."""
-    view = after([node])
+    view = after([primary(30)], [node])
     expected = Route(leader(view), Reason.NO_REPLICAS)
-    assert expected == route(view, Policy(fall_back=False), Request(timeline=9, floor=LSN(9)), 0.0)
+    assert expected == route(view, Policy(fall_back=False), request_, 1.0)
     assert (leader(view) == "primary") == (node.reading is not None and node.reading.role is Role.PRIMARY)
 
 

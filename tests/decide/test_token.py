@@ -6,6 +6,7 @@ import base64
 import doctest
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -97,7 +98,15 @@ def test_its_text_is_opaque_and_fits_a_header_or_a_cookie(token: CausalToken) ->
         assert str(position.lsn) not in text
 
 
-@given(st.lists(positions(), min_size=MOST, max_size=2 * MOST, unique_by=lambda position: position.system))
+def dated(position: Position) -> int:
+    """When the client last wrote there, or may have."""
+    return max(position.issued_at, position.in_doubt_at)
+
+
+distinct = st.lists(positions(), min_size=MOST, max_size=2 * MOST, unique_by=lambda position: position.system)
+
+
+@given(distinct)
 def test_it_cannot_grow_past_sixteen_databases(many: list[Position]) -> None:
     """The text stays a fraction of what a cookie holds; the clusters written last are the ones that stay."""
     token = CausalToken.of(many)
@@ -105,10 +114,42 @@ def test_it_cannot_grow_past_sixteen_databases(many: list[Position]) -> None:
     assert len(str(token)) <= 605
     assert CausalToken.parse(str(token)) == token
     kept = {position.system for position in token}
-    oldest_kept = min(max(position.issued_at, position.in_doubt_at) for position in token)
+    oldest_kept = min((dated(position) for position in token if position.system), default=0)
     for position in many:
         if position.system not in kept:
-            assert max(position.issued_at, position.in_doubt_at) <= oldest_kept
+            assert dated(position) <= oldest_kept
+
+
+def respected(token: CausalToken, position: Position, window: float) -> bool:
+    """Whether reads miss nothing of it: its place is kept, or a doubt outlasts its window by any clock."""
+    floor = token.floor(position.system)
+    if floor is None:
+        return False
+    placed = (floor.timeline, floor.lsn) >= (
+        position.timeline,
+        position.lsn,
+    ) and floor.in_doubt_at >= position.in_doubt_at
+    return placed or floor.in_doubt(window, dated(position) + window + MINUTE - 1)
+
+
+@given(distinct.map(lambda many: [replace(p, issued_at=p.issued_at or 1) for p in many]), st.randoms())
+def test_the_seventeenth_database_keeps_its_client_on_the_primary(many: list[Position], random_: random.Random) -> None:
+    """What has no room becomes a doubt about every cluster, for as long as its window; in any order, over any trips."""
+    random_.shuffle(many)
+    token = CausalToken()
+    for position in many:
+        token = CausalToken.parse(str(token.including([position])))
+    for position in many:
+        assert respected(token, position, 5.0)
+        assert respected(CausalToken.of(many), position, 5.0)
+        assert respected(CausalToken.of(many).merge(token), position, 5.0)
+
+
+def test_sixteen_databases_are_no_doubt() -> None:
+    """The doubt costs the primary reads: it is for the seventeenth, not before."""
+    token = CausalToken.of(Position(system=n, timeline=1, lsn=LSN(9), issued_at=100) for n in range(1, MOST + 1))
+    assert token.position(0) is None
+    assert not any(position.in_doubt_at for position in token)
 
 
 def test_nothing_seen_is_no_text() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import replace
 from itertools import accumulate
 from math import inf
@@ -11,116 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import lagwise.view
 from lagwise import LSN
-from lagwise.view import History, Node, Standing, View
+from lagwise.view import Node, Standing, View
 
 from .worlds import SYSTEM, after, primary, replica, unreachable
 
 lsns = st.integers(1, 40)
-rising = st.lists(st.tuples(st.floats(0.001, 5), st.integers(0, 9)), min_size=1, max_size=60).map(
-    lambda steps: list(
-        zip(accumulate(step[0] for step in steps), accumulate((step[1] for step in steps), initial=1), strict=False)
-    )
-)
-"""A primary's samples: (when, where), both rising, the position standing still now and then."""
-
-
-def sampled(samples: list[tuple[float, int]]) -> History:
-    """The history that saw these samples."""
-    history = History()
-    for at, lsn in samples:
-        history = history.seen(LSN(lsn), at)
-    return history
-
-
-# History: the only clock that measures staleness.
-
-
-@given(rising, st.integers(0, 600))
-def test_freshness_is_the_latest_sample_at_or_below(samples: list[tuple[float, int]], replayed: int) -> None:
-    """A replica is as fresh as the last moment at which the primary had written no more than it has replayed."""
-    expected = max((at for at, lsn in samples if lsn <= replayed), default=-inf)
-    assert expected == sampled(samples).fresh_at(LSN(replayed))
-
-
-@given(rising, st.integers(3, 9), st.integers(0, 600))
-def test_thinning_only_overstates_staleness(samples: list[tuple[float, int]], most: int, replayed: int) -> None:
-    """A long history forgets samples of its older half: a replica can only look staler than it is."""
-    full = sampled(samples).fresh_at(LSN(replayed))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lagwise.view, "_SAMPLES", most)
-        thin = sampled(samples)
-    assert len(thin.lsns) <= most
-    assert thin.fresh_at(LSN(replayed)) <= full
-    # The newest half is whole: what is nearly fresh is measured exactly.
-    newest = samples[-1]
-    assert newest[0] == thin.fresh_at(LSN(newest[1]))
-
-
-def test_a_long_life_does_not_grow_the_history() -> None:
-    """A day of samples takes the memory of a few minutes, and still tells a replica that is hours behind."""
-    history = sampled([(at / 2, at) for at in range(1, 20_000)])
-    assert len(history.lsns) == len(history.times) <= 512
-    assert 0 < history.fresh_at(LSN(10_000)) <= 5_000
-    assert -inf == history.fresh_at(LSN(0))
-
-
-@given(
-    st.lists(st.tuples(st.floats(0.01, 3), st.integers(1, 9)), min_size=1, max_size=60),
-    st.lists(st.integers(0, 60), min_size=1, max_size=30),
-    st.integers(3, 9),
-    st.integers(0, 60),
-)
-def test_every_commit_before_the_fresh_time_has_been_replayed(
-    steps: list[tuple[float, int]], probes: list[int], most: int, behind: int
-) -> None:
-    """The promise behind every staleness: what was acknowledged before `fresh_at` is in what was replayed.
-
-    Commits happen at some times and end at some positions; a probe that is sent at a time reads a
-    position that covers all commits before it, and maybe later ones; a replica has replayed up to some
-    commit.
-    """
-    times = list(accumulate(step[0] for step in steps))
-    ends = list(accumulate(step[1] for step in steps))
-    history = History()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lagwise.view, "_SAMPLES", most)
-        for at in sorted(probe for probe in probes):
-            answered = bisect_right(times, at) + at % 2  # the answer may already cover the next commit
-            if 0 < answered <= len(ends):
-                history = history.seen(LSN(ends[answered - 1]), at)
-    replayed = LSN(ends[min(behind, len(ends) - 1)])
-    fresh_at = history.fresh_at(replayed)
-    assert [end for when, end in zip(times, ends, strict=True) if when < fresh_at and end > replayed] == []
-
-
-@given(rising, st.integers(1, 60))
-def test_an_idle_primary_keeps_its_replicas_fresh(samples: list[tuple[float, int]], idle: int) -> None:
-    """While nothing is written, a replica that has everything is as fresh as the last probe; memory stands still."""
-    history = sampled(samples)
-    at, lsn = samples[-1]
-    later = sampled([*samples, *((at + second, lsn) for second in range(idle))])
-    assert later.fresh_at(LSN(lsn)) == at + (idle - 1)
-    assert len(history.lsns) == len(later.lsns)
-
-
-@given(rising, st.integers(0, 200), st.integers(0, 600))
-def test_a_crash_that_lost_log_takes_its_samples_along(
-    samples: list[tuple[float, int]], lost_to: int, replayed: int
-) -> None:
-    """After the primary came back at a lower position, no position above it vouches for anything."""
-    at = samples[-1][0] + 1
-    history = sampled(samples).seen(LSN(lost_to), at)
-    survived = [(when, lsn) for when, lsn in samples if lsn <= lost_to]
-    expected = max((when for when, lsn in [*survived, (at, lost_to)] if lsn <= replayed), default=-inf)
-    assert expected == history.fresh_at(LSN(replayed))
-
-
-def test_a_late_answer_does_not_turn_time_back() -> None:
-    """Equal positions keep the latest time, in whatever order they are seen."""
-    assert sampled([(2.0, 5)]) == sampled([(2.0, 5), (1.0, 5)])
-
 
 # Roles: what the nodes say, not what they were configured as.
 
@@ -157,7 +52,14 @@ def test_every_standing() -> None:
     assert view.standing(view.node("behind"), 5.0, 10.0) == "lagging"
     assert view.standing(view.node("good"), 5.0, 10.0) == "in-rotation"
     assert view.standing(view.node("drained"), 5.0, 10.0) == "drained"
-    assert set(Standing) - {"lagging"} == set(standings(view).values())
+    rivals = after([primary(50), primary(60, name="rival"), replica("torn", 50), replica("drained", 50, drained=True)])
+    assert standings(rivals) == {
+        "primary": "rival-primary",
+        "rival": "rival-primary",
+        "torn": "rivals-replica",
+        "drained": "rivals-replica",
+    }
+    assert set(Standing) - {"lagging"} == {*standings(view).values(), *standings(rivals).values()}
 
 
 def test_roles_are_discovered_not_believed() -> None:
@@ -195,6 +97,44 @@ def test_two_primaries_on_one_timeline_are_none(lsn: int) -> None:
     assert {"primary": "rival-primary", "replica-1": "rival-primary"}.items() <= standings(view).items()
 
 
+def test_a_replica_of_rivals_is_out_until_one_of_them_is_gone() -> None:
+    """Two histories share one timeline's number: no position tells which of them a replica follows."""
+    rivals = [primary(50), primary(60, name="replica-1"), replica("replica-2", 60)]
+    view = after(rivals)
+    assert view.rotation == ()
+    view = View.of([rivals[0], replica("replica-1", 50), rivals[2]], view)
+    assert [node.name for node in view.rotation] == ["replica-2", "replica-1"]
+
+
+FOREIGN = primary(5, name="replica-2", system=SYSTEM + 1, timeline=9)
+
+
+def test_a_foreign_primary_does_not_take_over_while_ours_is_unreachable() -> None:
+    """A node set up anew, or a wrong URL, is a primary of another cluster: our writes are not for it."""
+    ours = [primary(90), replica("replica-1", 90), unreachable("replica-2")]
+    view = after(ours, [unreachable("primary"), ours[1], FOREIGN])
+    assert view.primary is None
+    assert (view.system, view.timeline) == (SYSTEM, 1)
+    assert standings(view) == {"primary": "unreachable", "replica-1": "in-rotation", "replica-2": "rival-primary"}
+
+
+def test_a_foreign_primary_does_not_take_ours_down() -> None:
+    """Once the cluster is known, initdb on a replica's address stops no write and no read."""
+    ours = [primary(90), replica("replica-1", 90), unreachable("replica-2")]
+    view = after(ours, [*ours[:2], FOREIGN])
+    assert standings(view) == {"primary": "primary", "replica-1": "in-rotation", "replica-2": "rival-primary"}
+
+
+@pytest.mark.parametrize("system", [SYSTEM - 1, SYSTEM + 1])
+def test_a_foreign_replica_does_not_speak_of_our_timeline(system: int) -> None:
+    """Nor is its cluster taken for ours, with our primary in sight or without."""
+    stranger = replica("replica-2", 5, system=system, timeline=9)
+    ours = [primary(90), replica("replica-1", 90)]
+    for view in (after(ours, [*ours, stranger]), after(ours, [unreachable("primary"), ours[1], stranger])):
+        assert (view.system, view.timeline) == (SYSTEM, 1)
+        assert [node.name for node in view.rotation] == ["replica-1"]
+
+
 def test_primaries_of_two_clusters_are_none() -> None:
     """A URL that leads to another cluster must not take the writes."""
     view = after([primary(50), primary(60, name="replica-1", system=SYSTEM + 1, timeline=9)])
@@ -222,6 +162,34 @@ def test_a_new_timeline_begins_a_new_history() -> None:
     view = after(old, [unreachable("primary"), primary(60, at=5.0, name="replica-1", timeline=2)])
     assert -inf == view.history.fresh_at(LSN(59))
     assert view.history.fresh_at(LSN(90)) == 5.0
+
+
+def test_a_timeline_learnt_from_replicas_begins_a_new_history_too() -> None:
+    """Whoever told of it.
+
+    The old primary was still alive, cut off and sampled (500 at 100) when the new one, out of our sight, had
+    forked at 400 and acknowledged up to 590 at 99.9: a replica of the new one at 550 is not fresh at 100.
+    """
+    view = after(
+        [primary(500, 100.0), replica("replica-1", 400)],
+        [unreachable("primary"), replica("replica-1", 550, timeline=2)],
+    )
+    assert view.node("replica-1").fresh_at == -inf
+    view = View.of([primary(500, 101.0), replica("replica-1", 550, timeline=2)], view)
+    assert view.primary is None
+    assert view.node("replica-1").fresh_at == -inf
+
+
+@pytest.mark.parametrize(("since", "expected"), [(7.0, True), (8.0, True), (8.1, False), (9.0, False)])
+def test_all_have_been_heard_from_when_the_last_of_them_has(since: float, expected: bool) -> None:
+    """It counts when a probe was sent, not when it was answered; primary, replica and drained node alike."""
+    view = after([primary(5, 9.0), replica("replica-1", 5, 8.0), replica("replica-2", 5, 10.0, drained=True)])
+    assert view.heard_from_all(since) == expected
+
+
+def test_who_does_not_answer_has_not_been_heard_from() -> None:
+    """An unreachable node may be the one that matters."""
+    assert not after([primary(5, 9.0), unreachable("replica-1")]).heard_from_all(0.0)
 
 
 def test_without_a_primary_what_was_known_stays_known() -> None:
