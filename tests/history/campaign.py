@@ -132,7 +132,10 @@ class Client:
         token = self._token or "; ".join(f"{cookie.name}={cookie.value}" for cookie in http.cookies.jar)
         answer, error = None, None
         try:
-            answer = await http.request("PUT" if value else "GET", f"{url}/{value}" if value else url, headers=headers)
+            if value is not None:
+                answer = await http.put(f"{url}/{value}", headers=headers)
+            else:
+                answer = await _get(http, url, headers)
         except httpx.TransportError as failure:
             error = type(failure).__name__
         end = self._recorder.now()
@@ -142,6 +145,14 @@ class Client:
                 self._token = answer.headers.get("Lagwise-Token", self._token)
         done = Operation(client=self.name, kind=kind, key=key, value=value, start=start, end=end, token=token or None)
         self._recorder.operations.append(_judged(done, how, answer, error))
+
+
+async def _get(http: httpx.AsyncClient, url: str, headers: dict[str, str]) -> httpx.Response:
+    # After a 500 (a write's may be one) uvicorn closes the connection unannounced. What a browser then does, too:
+    try:
+        return await http.get(url, headers=headers)
+    except (httpx.ReadError, httpx.RemoteProtocolError):
+        return await http.get(url, headers=headers)
 
 
 def _judged(done: Operation, how: str, answer: httpx.Response | None, error: str | None) -> Operation:
