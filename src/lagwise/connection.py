@@ -3,6 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
+from asyncpg import InternalClientError  # type: ignore[import-untyped]
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.pool import Pool
@@ -32,8 +33,11 @@ def judge(error: BaseException | None, *, on_replica: bool) -> Failure:
     return classify(
         getattr(original, "sqlstate", None),
         str(original),
-        # Refused, reset and timed-out connects arrive as the operating system's own errors.
-        disconnected=error.connection_invalidated if isinstance(error, DBAPIError) else isinstance(error, OSError),
+        # Refused, reset and timed-out connects arrive as the operating system's own errors. asyncpg loses its
+        # own thread (InternalClientError) over a connection whose end it has read, and not yet acted upon.
+        disconnected=error.connection_invalidated
+        if isinstance(error, DBAPIError)
+        else isinstance(original, OSError | InternalClientError),
         timed_out=isinstance(original, TimeoutError),
         on_replica=on_replica,
     )
@@ -41,6 +45,8 @@ def judge(error: BaseException | None, *, on_replica: bool) -> Failure:
 
 def abandon(connection: Connection) -> None:
     """Close at once, without the goodbye that a dead node would never answer."""
+    if connection.closed or connection.invalidated:
+        return  # to ask it for its driver's connection would open another
     with suppress(Exception):
         terminate = getattr(connection.connection.driver_connection, "terminate", None)
         if terminate is not None:

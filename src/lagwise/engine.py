@@ -153,6 +153,7 @@ class RoutedEngine(OptionEngine):
         """
         failure = judge(context.sqlalchemy_exception or context.original_exception, on_replica=self.on_replica)
         if failure in {Failure.LOST, Failure.TIMEOUT}:
+            context.is_disconnect = context.is_disconnect or failure is Failure.LOST
             self.traffic.lost(type(context.original_exception).__name__)
         elif context.connection is not None:
             hear_failure(context.connection, context.original_exception)

@@ -147,15 +147,19 @@ class _Serving:
         try:
             await self._session.__aenter__()
         except (NoPrimary, NoReplica) as error:
-            if self._connection.scope["type"] == "websocket":
-                raise WebSocketException(_TRY_AGAIN_LATER) from error
-            headers = {"Retry-After": "1"}
-            raise HTTPException(503, "The database cannot serve this request right now.", headers) from error
+            raise self._unavailable() from error
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._session.__aexit__(kind, error, trace)
+        if isinstance(error, NoPrimary | NoReplica):
+            raise self._unavailable() from error
+
+    def _unavailable(self) -> HTTPException | WebSocketException:
+        if self._connection.scope["type"] == "websocket":
+            return WebSocketException(_TRY_AGAIN_LATER)
+        return HTTPException(503, "The database cannot serve this request right now.", {"Retry-After": "1"})
 
 
 def _router(db: Router | None, connection: HTTPConnection) -> Router:

@@ -148,6 +148,14 @@ class Opening:
         self.engine = self.connection = None
         return True
 
+    def lost(self, error: Exception) -> bool:
+        """Whether this error means that the connection is gone; it is dropped then."""
+        if judge(error, on_replica=self.engine is not None and self.engine.on_replica) is not Failure.LOST:
+            return False
+        if self.connection is not None:
+            abandon(self.connection)
+        return True
+
     def in_doubt(self) -> Commit | None:
         """COMMIT is about to be sent."""
         if self.seen is not None and self.engine is not None:

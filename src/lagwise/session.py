@@ -47,7 +47,13 @@ class RoutingSession(Session):
             super().close()
             return
         node = opening.node if opening.connection is not None and opening.engine is not None else None
-        super().close()
+        try:
+            super().close()
+        except Exception as error:
+            if opening.intent.write or not opening.lost(error):
+                raise
+            # The caller has read what there was to read; only the goodbye to a dead connection failed.
+            self.invalidate()
         if node is not None and not opening.intent.write and in_greenlet():
             await_only(opening.opener.has_read(opening, node))
         opening.reopen()

@@ -6,16 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from lagwise import NoReplica, Policy, Router
+from lagwise.fastapi import ReadSession, lifespan
 from lagwise.testing import Cluster, wait_until
 
 from ..routing.application import Item
-from ..routing.conftest import in_rotation, router
+from ..routing.conftest import client, in_rotation, router, served
 from .conftest import QUICK, errors, many
 
 READERS = 50
@@ -206,3 +208,31 @@ async def test_an_exhausted_pool_says_so(cluster: Cluster) -> None:
             with pytest.raises(PoolTimeout, match="no connection to primary became free in time: 1 of 1 are in use"):
                 await read(db)
         assert db.pools["primary"].tallies["writing"].timeouts == 1
+
+
+@pytest.mark.parametrize("options", [{"primary": True}, {"snapshot": True}], ids=["on the primary", "a snapshot"])
+async def test_a_goodbye_to_a_dead_connection_costs_no_read(
+    cluster: Cluster, db: Router, options: dict[str, bool]
+) -> None:
+    """The result was read; that ROLLBACK finds nobody there is not the caller's concern."""
+    async with db.read(**options) as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+        for node in cluster.nodes.values():
+            await cluster.terminate_backends(node)
+    assert db.pools["primary"].writing.sync_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_losing_the_last_node_inside_an_endpoint_is_a_503(cluster: Cluster) -> None:
+    """The session was open when its node, and every other, went: the client is told to come back, not 500."""
+    app = FastAPI(lifespan=lifespan(db := router(cluster, QUICK)))
+
+    @app.get("/")
+    async def read(session: ReadSession) -> None:
+        for node in cluster.nodes.values():
+            await cluster.kill(node)
+        await session.execute(text("SELECT 1"))
+
+    async with served(app) as url, client(url) as http:
+        await in_rotation(db, "replica-1", "replica-2")
+        answer = await http.get("/")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
