@@ -86,7 +86,8 @@ class Schedule:
         at = draw.uniform(1, 5)
         while len(nodes) > 1 and at < seconds - 3:  # the changes of primary first: they need everyone
             node = draw.choice([node for node in nodes if node != primaries[-1][1]])
-            fault: Fault = draw.choice(["promote", "failover"])
+            changes: tuple[Fault, ...] = ("promote", "failover")
+            fault = draw.choice(changes)
             steps.append(_step(draw, at, fault, node, seconds))
             primaries.append((at, node))
             at += draw.uniform(10, 20)
