@@ -87,13 +87,14 @@ class Schedule:
         while len(nodes) > 1 and at < seconds - 3:  # the changes of primary first: they need everyone
             node = draw.choice([node for node in nodes if node != primaries[-1][1]])
             changes: tuple[Fault, ...] = ("promote", "failover")
-            fault = draw.choice(changes)
-            steps.append(_step(draw, at, fault, node, seconds))
+            change: Fault = draw.choice(changes)
+            steps.append(_step(draw, at, change, node, seconds))
             primaries.append((at, node))
             at += draw.uniform(10, 20)
         at = draw.uniform(0.3, 1.0)
         while at < seconds - 1:
-            fault = draw.choices([*_FAULTS], [weight for weight, _, _ in _FAULTS.values()])[0]
+            faults: list[Fault] = list(_FAULTS)
+            fault: Fault = draw.choices(faults, [weight for weight, _, _ in _FAULTS.values()])[0]
             step = _step(draw, at, fault, draw.choice(nodes), seconds)
             leads = step.node == next(node for since, node in reversed(primaries) if since <= at)
             fits = all(_compatible(step, other) for other in steps) and _survivable(step, steps, nodes)
