@@ -199,9 +199,11 @@ def test_an_ordinary_user_has_a_cluster(spool: Path) -> None:
 
         asyncio.run(main())
     """
+    # Coverage follows subprocesses, and could not write into the checkout as that user.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
-        check=False, capture_output=True, text=True, cwd="/", env={**os.environ, "TMPDIR": str(spool)}, timeout=60,
+        check=False, capture_output=True, text=True, cwd="/", env={**environment, "TMPDIR": str(spool)}, timeout=60,
     )  # fmt: skip
     assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
     assert list(spool.iterdir()) == []
