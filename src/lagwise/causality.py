@@ -10,6 +10,8 @@ _current: ContextVar["Causality | None"] = ContextVar("lagwise_causality", defau
 # Clusters that Routers of this process have met. A token's entry for another one is not an error: it may
 # belong to another service's database, or to this one before it was moved.
 known_systems: set[int] = set()
+# The sticky windows of the open Routers of this process: one token, and one cookie, serves them all.
+known_windows: list[float] = []
 
 
 class Causality:
@@ -36,10 +38,9 @@ class Causality:
         self._pending: set[Commit] = set()
         self._entered: list[Token[Causality | None]] = []
         self._grew = False
+        self._window = 0.0
         self.changes = 0
         """How often something was added, or put in doubt: a session compares it with what it opened on."""
-        self.window = 0.0
-        """The longest sticky window of the writes made here, seconds."""
         self.routes: list[str] = []
         """Where the sessions opened here went, and why."""
 
@@ -57,6 +58,11 @@ class Causality:
         return self._seen.including(Position(system=commit.system, in_doubt_at=now) for commit in self._pending)
 
     @property
+    def window(self) -> float:
+        """How long a client must keep its token, seconds: what it brought may be another Router's."""
+        return max(self._window, *known_windows, 0.0)
+
+    @property
     def grew(self) -> bool:
         """Whether there is more to carry than was brought: something was written, or may have been, or seen."""
         return self._grew or bool(self._pending)
@@ -66,14 +72,15 @@ class Causality:
         commit = Commit(self, system)
         self._pending.add(commit)
         self.changes += 1
-        self.window = max(self.window, window)
+        self._window = max(self._window, window)
         return commit
 
     def saw(self, position: Position, window: float) -> None:
         """Something was read: later reads shall not be older than this."""
-        self.window = max(self.window, window)
+        self._window = max(self._window, window)
         self._seen, before = self._seen.including([position]), self._seen
         self._grew = self._grew or self._seen != before
+        self.changes += self._seen != before
 
     def _settle(self, commit: "Commit", position: Position | None) -> None:
         if commit not in self._pending:

@@ -36,6 +36,10 @@ async def choose(
         return route(view, policy, request(view), now, load=load)
 
     chosen = current()
+    if chosen.reason is Reason.NONE_CAUGHT_UP and request(monitor.view).expired:
+        # Is the position out of reach for good, or is this server's clock ahead? The primary knows.
+        await monitor.settled(now, now + policy.probe_timeout, every=True)
+        chosen = current()
     if chosen.reason.may_improve and policy.catch_up and not avoid:
         chosen = await _catch_up(monitor, policy, current)
     if chosen.node is None:

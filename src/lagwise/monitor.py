@@ -47,6 +47,8 @@ class Monitor:
         self._policy = policy
         self._abort = abort
         self._rivals: tuple[str, ...] = ()
+        self._opened = False
+        self._news: dict[str, Node] = {}
         self._watches = {name: _Watch(prober) for name, prober in probers.items()}
         for name, prober in probers.items():
             prober.lost = partial(self.lost, name, "ConnectionLost")
@@ -58,6 +60,9 @@ class Monitor:
         self._task = asyncio.create_task(self._run(), name="lagwise-monitor")
         deadline = self.clock() + 2 * self._policy.probe_timeout
         await self.until(lambda: all(watch.tried_at > -inf for watch in self._watches.values()), deadline)
+        # Judged together: whoever answered first must not decide which cluster is ours.
+        self._opened = True
+        self._publish()
 
     async def stop(self) -> None:
         """Stop watching, and wait until the task and its connections are gone."""
@@ -180,9 +185,16 @@ class Monitor:
             watch.silence.cancel()
             watch.silence = None
 
-    def _publish(self, node: Node) -> None:
-        before = self.view
-        self.view = View.of((node if known.name == node.name else known for known in before.nodes), before)
+    def _publish(self, *news: Node) -> None:
+        self._news.update({node.name: node for node in news})
+        if self._opened:
+            before, fresh = self.view, self._news
+            self.view, self._news = View.of((fresh.get(node.name, node) for node in before.nodes), before), {}
+            self._report(before)
+        changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
+        changed.set_result(None)
+
+    def _report(self, before: View) -> None:
         for was, now in zip(before.nodes, self.view.nodes, strict=True):
             if was.standing is not now.standing:
                 _log.info(
@@ -193,8 +205,6 @@ class Monitor:
         if len(rivals) > 1 and self.view.primary is None and rivals != self._rivals:
             _log.error("two-primaries", extra={"nodes": rivals})
         self._rivals = rivals
-        changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
-        changed.set_result(None)
 
 
 async def _at_most(awaitable: Awaitable[object], seconds: float) -> None:

@@ -100,15 +100,19 @@ class Opening:
             return pools.replica_snapshots if on_replica else pools.primary_snapshots
         return pools.replica_reads if on_replica else pools.primary_reads
 
-    def overtaken(self) -> bool:
-        """Whether the client has written since this session opened, and the session's replica lacks the write.
+    def overtaken(self, *, in_transaction: bool) -> bool:
+        """Whether the client has written since this session opened, and what it reads from lacks the write.
 
-        A snapshot is asked for as of when it opens, and stays.
+        A snapshot that was asked for, and has been taken, stays as of when it was taken.
         """
         seen, engine = self.seen, self.engine
-        if seen is None or engine is None or seen.changes == self.opened_on:
+        if seen is None or engine is None or self.pools is None or seen.changes == self.opened_on:
             return False
-        if not engine.on_replica or self.intent.snapshot or self.opener.covers(self, self.node):
+        taken = in_transaction and self.connection is not None
+        if taken and self.intent.snapshot:
+            return False
+        streaming = taken and engine.on_replica and engine is self.pools.replica_snapshots
+        if not streaming and self.opener.covers(self, self.node):
             self.opened_on = seen.changes
             return False
         return True
@@ -165,5 +169,7 @@ class Opening:
     def reopen(self) -> None:
         """The session was closed: its next use chooses anew."""
         self.opener.release(self)
+        if self.commit is not None:
+            self.commit.unplaced()
         self.engine = self.connection = None
-        self.started, self.avoid, self.timed_out = False, frozenset(), False
+        self.started, self.avoid, self.timed_out, self.commit = False, frozenset(), False, None

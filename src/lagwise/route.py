@@ -109,7 +109,7 @@ def route(
         return _on_primary(view, Reason.NO_REPLICAS)
     if request.sticky:
         return _on_primary(view, Reason.STICKY)
-    floor = _floor(view, request)
+    floor = _floor(view, request, now)
     if floor is None:
         return _fallen_back(view, policy, Reason.OTHER_TIMELINE)
     if not view.rotation:
@@ -133,6 +133,11 @@ def route(
 def refusal(view: View, policy: Policy, chosen: Route, now: float) -> RoutingError:
     """The error for a route that leads nowhere: names the nodes, why each does not qualify, and what to do."""
     nodes = "; ".join(f"{node.name}: {_why(view, node, policy, now)}" for node in view.nodes)
+    if view.primary is not None and chosen.reason is Reason.OTHER_TIMELINE and policy.fall_back:
+        return NoPrimary(
+            f"this client has written on a later timeline than {view.primary.name} is on: another node was promoted, "
+            f"and cannot be reached. {nodes}. Retry when it can."
+        )
     if view.primary is not None:
         return NoReplica(
             f"no replica may serve this read ({chosen.reason}) and fall_back is False. {nodes}. "
@@ -151,14 +156,14 @@ def _fallen_back(view: View, policy: Policy, reason: Reason) -> Route:
     return _on_primary(view, reason) if policy.fall_back else Route(None, reason)
 
 
-def _floor(view: View, request: Request) -> LSN | None:
+def _floor(view: View, request: Request, now: float) -> LSN | None:
     """The LSN to read at or above, 0 for any, or None: not comparable with what the replicas say."""
     if request.timeline == 0:
         return LSN(0)
     if request.timeline != view.timeline:
         return LSN(0) if request.expired else None
     head = view.primary.reading if view.primary is not None else None
-    if request.expired and head is not None and request.floor > head.lsn:
+    if request.expired and head is not None and head.at >= now and request.floor > head.lsn:
         # Not reached a whole window later: the log it stood in is lost. Waiting for it would be for ever.
         return LSN(0)
     return request.floor

@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lagwise.causality import Causality, Commit, known_systems, whole_seconds
+from lagwise.causality import Causality, Commit, known_systems, known_windows, whole_seconds
 from lagwise.choose import choose
 from lagwise.errors import NoReplica, NotOpen
 from lagwise.monitor import Monitor
@@ -81,6 +81,8 @@ class Router:
             opening.callback(self._forget)
             for pools in self._pools.values():
                 pools.traffic.lost = lambda error, name=pools.name: monitor.lost(name, error)  # type: ignore[misc]
+            known_windows.append(self.policy.sticky_window)
+            opening.callback(known_windows.remove, self.policy.sticky_window)
             opening.push_async_callback(monitor.stop)
             await monitor.start()
             self._open = opening.pop_all()
@@ -128,10 +130,12 @@ class Router:
         return chosen, self._pools[chosen.node]
 
     def covers(self, opening: Opening, node: str) -> bool:
-        """Whether this replica, as last read, still has everything that the session's client has seen."""
-        monitor = self._running()
-        alone = monitor.view.without(frozenset(self._pools) - {node})
-        return route(alone, self.policy, self._request(opening)(alone), monitor.clock()).node == node
+        """Whether this node, as last read, still has everything that the session's client has seen."""
+        view, now = self._running().view, self._running().clock()
+        if opening.engine is None or not opening.engine.on_replica:
+            return view.primary is not None and view.primary.name == node
+        alone = view.without(frozenset(self._pools) - {node})
+        return route(alone, self.policy, self._request(opening)(alone), now).node == node
 
     def release(self, opening: Opening) -> None:
         """The session is closed; its place on the primary is free."""

@@ -27,18 +27,31 @@ class RoutingSession(Session):
         opening = self.opening
         if bind is not None or opening is None:
             return super().get_bind(*args, bind=bind, **kw)
-        if opening.engine is None:
-            if not in_greenlet():
-                return opening.opener.default_engine().sync_engine
-            await_only(opening.open())
+        if opening.engine is None and not in_greenlet():
+            return opening.opener.default_engine().sync_engine
+        self._choose(opening)
         assert opening.engine is not None
         return opening.engine
 
     def begin(self, nested: bool = False) -> SessionTransaction:
         """Choose the node, then begin."""
-        if self.opening is not None and in_greenlet():
-            await_only(self.opening.open())
+        if self.opening is not None:
+            self._choose(self.opening)
         return super().begin(nested=nested)
+
+    def _choose(self, opening: Opening) -> None:
+        """See that there is a node, and that it has what the client has written since it was chosen."""
+        if not in_greenlet():
+            return
+        if not opening.intent.write and opening.overtaken(in_transaction=self.in_transaction()):
+            if _in_block(self):
+                raise NoReplica(
+                    "this read session began its transaction before the client's own write, which its node does "
+                    "not show. Read what was just written in a new session, or with db.read(primary=True)."
+                )
+            opening.move()
+        if opening.engine is None:
+            await_only(opening.open())
 
     def close(self) -> None:
         """Close, and remember what was read; a later use of the session chooses its node anew."""
@@ -172,20 +185,10 @@ def _before_statement(state: ORMExecuteState) -> Any:
     opening: Opening | None = getattr(session, "opening", None)
     if opening is None or opening.intent.write:
         return None
-    if opening.overtaken():
-        _move(session, opening)
+    if not _in_block(session) and opening.overtaken(in_transaction=session.in_transaction()):
+        session.commit()  # sends nothing, or the end of a transaction that only read; gives the connection back
+        opening.move()
     return None if opening.started else _first_statement(state, opening)
-
-
-def _move(session: Session, opening: Opening) -> None:
-    if _in_block(session):
-        raise NoReplica(
-            "this read session began its transaction before the client's own write, which its replica has not "
-            "replayed. Read what was just written in a new session, or with db.read(primary=True)."
-        )
-    session.commit()  # sends nothing; gives the connection back
-    opening.move()
-    await_only(opening.open())
 
 
 def _in_block(session: Session) -> bool:
@@ -216,6 +219,7 @@ def _begun(session: Session, _transaction: SessionTransaction, connection: Conne
     opening: Opening | None = getattr(session, "opening", None)
     if opening is not None:
         opening.connection = connection
+        connection.info.pop(BEFORE_COMMIT, None)  # of a session that rolled back
         if opening.intent.write and opening.seen is not None:
             connection.info[BEFORE_COMMIT] = opening.in_doubt
 

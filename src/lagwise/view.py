@@ -98,7 +98,8 @@ class View:
             now = (primary.reading.system, primary.reading.timeline)
         else:
             # Nobody vouches for a newer timeline than the replicas do themselves.
-            now = max([identity, *((r.system, r.timeline) for r in _replicas(nodes) if identity[0] in {0, r.system})])
+            system = _system(nodes, identity)
+            now = max([identity, *((r.system, r.timeline) for r in _replicas(nodes) if r.system == system)])
         if now != identity:
             # Positions of one timeline say nothing of times on another.
             identity, history = now, History()
@@ -154,6 +155,17 @@ def _replicas(nodes: Iterable[Node]) -> list[Reading]:
     return [node.reading for node in nodes if node.reading is not None and node.reading.role is Role.REPLICA]
 
 
+def _system(nodes: tuple[Node, ...], known: tuple[int, int]) -> int:
+    """Which cluster is ours: the one known; else the only one; else that of the node configured as primary; else 0."""
+    if known[0]:
+        return known[0]
+    systems = {node.reading.system for node in nodes if node.reading is not None}
+    if len(systems) == 1:
+        return systems.pop()
+    first = nodes[0].reading if nodes else None
+    return first.system if first is not None else 0
+
+
 def _claims(nodes: tuple[Node, ...], known: tuple[int, int]) -> list[Node]:
     """The nodes that may be the primary: those on the latest timeline that anybody knows of.
 
@@ -161,11 +173,9 @@ def _claims(nodes: tuple[Node, ...], known: tuple[int, int]) -> list[Node]:
     a primary whose replicas, or whose past here, speak of a later timeline: it is the old one come back.
     """
     primaries = [node for node in nodes if node.reading is not None and node.reading.role is Role.PRIMARY]
-    systems = {known[0]} if known[0] else {node.reading.system for node in primaries if node.reading}
-    if len(systems) > 1:
-        return primaries
-    timelines = [(node.reading.timeline, node) for node in primaries if node.reading and node.reading.system in systems]
-    followed = [replica.timeline for replica in _replicas(nodes) if replica.system in systems]
+    system = _system(nodes, known)
+    timelines = [(node.reading.timeline, node) for node in primaries if node.reading and node.reading.system == system]
+    followed = [replica.timeline for replica in _replicas(nodes) if replica.system == system]
     latest = max([known[1], *followed, *(timeline for timeline, _ in timelines)])
     return [node for timeline, node in timelines if timeline == latest]
 

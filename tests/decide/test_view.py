@@ -135,10 +135,14 @@ def test_a_foreign_replica_does_not_speak_of_our_timeline(system: int) -> None:
         assert [node.name for node in view.rotation] == ["replica-1"]
 
 
-def test_primaries_of_two_clusters_are_none() -> None:
-    """A URL that leads to another cluster must not take the writes."""
-    view = after([primary(50), primary(60, name="replica-1", system=SYSTEM + 1, timeline=9)])
-    assert view.primary is None
+def test_the_node_configured_as_primary_says_which_cluster_is_ours() -> None:
+    """A URL that leads to another cluster must not take the writes; nor when ours cannot be reached at first."""
+    foreign = primary(60, name="replica-1", system=SYSTEM + 1, timeline=9)
+    view = after([primary(50), foreign])
+    assert view.primary is not None
+    assert (view.primary.name, view.node("replica-1").standing) == ("primary", "rival-primary")
+    view = after([unreachable("primary"), foreign, replica("replica-2", 50)])
+    assert (view.primary, view.rotation) == (None, ())
 
 
 def test_a_deposed_primary_does_not_lead_again() -> None:
