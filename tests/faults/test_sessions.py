@@ -14,7 +14,7 @@ from ..routing.application import SECRET, routed
 from ..routing.conftest import client, in_rotation, router, served
 from .test_failover import write
 
-SESSION = Policy(guarantee="session", probe_interval=60, max_lag=120, sticky_window=120, catch_up=0.02)
+SESSION = Policy(guarantee="session", probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120, catch_up=0.02)
 
 
 async def test_answers_in_the_wrong_order_lose_no_write(cluster: Cluster) -> None:
@@ -58,7 +58,10 @@ async def count(db: Router) -> int:
 
 async def test_monotonic_reads(cluster: Cluster) -> None:
     """Read from the replica that is ahead, a client never reads from the one behind; by default it may."""
-    for policy, monotonic in ((SESSION, True), (Policy(probe_interval=60, max_lag=120, sticky_window=120), False)):
+    for policy, monotonic in (
+        (SESSION, True),
+        (Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120), False),
+    ):
         async with router(cluster, policy) as db:
             await in_rotation(db, "replica-1", "replica-2")
             await cluster.pause_replay("replica-2")

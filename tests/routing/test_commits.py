@@ -128,7 +128,9 @@ async def test_a_position_that_cannot_be_read_leaves_the_client_on_the_primary(c
 
 async def test_concurrent_writers_share_positions(cluster: Cluster) -> None:
     """Fifty commits at once need fewer than fifty readings of the position, and each is covered."""
-    async with router(cluster, Policy(probe_interval=60, max_lag=120, sticky_window=120), pool_size=50) as db:
+    async with router(
+        cluster, Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120), pool_size=50
+    ) as db:
 
         async def write(number: int) -> bool:
             with Causality():

@@ -99,7 +99,7 @@ async def test_fall_back_false_keeps_reads_off_the_primary(cluster: Cluster) -> 
 
 async def test_a_read_waits_for_a_replica_that_is_about_to_catch_up(cluster: Cluster) -> None:
     """Within catch_up a replica that replays the write serves the read; the monitor wakes it."""
-    policy = Policy(probe_interval=60, max_lag=120, sticky_window=120, catch_up=10)
+    policy = Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120, catch_up=10)
     async with router(cluster, policy) as db:
         for replica in cluster.replicas:
             await cluster.pause_replay(replica)
@@ -114,7 +114,7 @@ async def test_a_read_waits_for_a_replica_that_is_about_to_catch_up(cluster: Clu
 async def test_bounded_staleness_is_proven_not_assumed(cluster: Cluster) -> None:
     """max_staleness=0 reads what was committed before the session opened: mostly on replicas all the same."""
     served = Counter[str]()
-    async with router(cluster, Policy(probe_interval=60, max_lag=120, sticky_window=120)) as db:
+    async with router(cluster, Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120)) as db:
         await in_rotation(db, "replica-1", "replica-2")
         for turn in range(20):
             await cluster.primary.execute(f"INSERT INTO item (name) VALUES ('bounded {turn}')")

@@ -84,7 +84,7 @@ async def test_a_promoted_replica_still_refuses_writes_of_read_sessions(cluster:
     async with Cluster(replicas=1) as own:
         await own.primary.execute("CREATE TABLE item (id serial PRIMARY KEY, name text)")
         await own.caught_up()
-        slow = Policy(probe_interval=60, max_lag=120, sticky_window=120)
+        slow = Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120)
         async with Router(own.primary.url, [own.replicas[0].url], policy=slow, pool_size=2) as db:
             await in_rotation(db, "replica-1")
             async with db.read() as session:

@@ -18,7 +18,7 @@ def trips(cluster: Cluster) -> int:
 
 def quiet(cluster: Cluster) -> Router:
     """A Router that probes when it opens and then only when it must."""
-    return router(cluster, Policy(probe_interval=60, max_lag=120, sticky_window=120), pool_size=2)
+    return router(cluster, Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120), pool_size=2)
 
 
 async def test_a_routed_read_is_one_round_trip(cluster: Cluster) -> None:

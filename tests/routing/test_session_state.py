@@ -27,7 +27,7 @@ STATE = text("""
            (SELECT count(*) FROM pg_prepared_statements WHERE from_sql)
 """)
 CLEAN = ('"$user", public', "", "lagwise", 0, 0)
-LONG = Policy(probe_interval=60, max_lag=120, sticky_window=120)
+LONG = Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120)
 
 
 async def state(session: AsyncSession) -> tuple[object, ...]:
