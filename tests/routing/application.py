@@ -57,6 +57,10 @@ def routed(db: Router, secret: str | list[str] = SECRET) -> FastAPI:
     app.add_middleware(CausalityMiddleware, secret=secret, route_header=True)
     app.include_router(health_router(db), prefix="/health")
 
+    @app.get("/process")
+    async def process() -> int:
+        return os.getpid()
+
     @app.post("/items/{name}")
     async def create(name: str, session: WriteSession) -> dict[str, Any]:
         return await added(session, name)
