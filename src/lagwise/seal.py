@@ -1,5 +1,6 @@
 """Signing: what comes back from a client is what was given to it."""
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from hashlib import sha256
 
@@ -42,7 +43,18 @@ class Seal:
         """The token in a signed text. Raises `InvalidToken`, whatever the text."""
         if len(text) > _LONGEST or not text.isascii():
             raise InvalidToken("not a causal token: too long, or not ASCII")
+        if not _canonical(text.rpartition(".")[2]):
+            raise InvalidToken("not signed by a secret of this application")
         try:
             return CausalToken.parse(self._signer.unsign(text).decode())
         except BadSignature:
             raise InvalidToken("not signed by a secret of this application") from None
+
+
+def _canonical(signature: str) -> bool:
+    """Whether this is the one spelling of its bytes: base64 ignores padding and the last character's spare bits."""
+    try:
+        raw = urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
+    except ValueError:
+        return False
+    return urlsafe_b64encode(raw).rstrip(b"=").decode() == signature

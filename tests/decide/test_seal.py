@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -107,3 +108,16 @@ def test_a_missing_secret_is_an_error_at_the_start(secret: str | Sequence[str]) 
     """An empty secret would let anybody sign."""
     with pytest.raises(ValueError, match="secret must be a non-empty string"):
         Seal(secret)
+
+
+def test_a_signature_has_one_spelling() -> None:
+    """Spare bits in its last character, or padding, make another text of the same bytes: refused."""
+    seal = Seal("secret")
+    text = seal.sealed(CausalToken.of([Position(system=7, timeline=1, lsn=LSN(64), issued_at=1)]))
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    accepted = []
+    for last in (*alphabet, text[-1] + "="):
+        with suppress(InvalidToken):
+            seal.opened(text[:-1] + last)
+            accepted.append(last)
+    assert accepted == [text[-1]]
