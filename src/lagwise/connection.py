@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
-from asyncpg import InternalClientError  # type: ignore[import-untyped]
+from asyncpg import InterfaceError, InternalClientError  # type: ignore[import-untyped]
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.pool import Pool
@@ -37,10 +37,15 @@ def judge(error: BaseException | None, *, on_replica: bool) -> Failure:
         # own thread (InternalClientError) over a connection whose end it has read, and not yet acted upon.
         disconnected=error.connection_invalidated
         if isinstance(error, DBAPIError)
-        else isinstance(original, OSError | InternalClientError),
+        else isinstance(original, OSError | InternalClientError) or _closed(original),
         timed_out=isinstance(original, TimeoutError),
         on_replica=on_replica,
     )
+
+
+def _closed(error: BaseException | None) -> bool:
+    """The driver's own word for it, raw, from a connection that broke while it was being set up."""
+    return isinstance(error, InterfaceError) and "closed" in str(error)
 
 
 def abandon(connection: Connection) -> None:
@@ -115,10 +120,15 @@ def hear_failure(connection: Connection, error: BaseException) -> None:
         sqlite.allow_writes(connection)
 
 
-def watch_statement(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+def note_statement(connection: Connection, statement: str) -> None:
     """Note whether a read session's statement may outlive it."""
     if not plain(statement):
         connection.info[_TOUCHED] = True
+
+
+def untouched(connection: Connection) -> bool:
+    """Whether this connection goes back to its pool as it came: nothing will be sent to reset it."""
+    return not (connection.closed or connection.invalidated or _TOUCHED in connection.info)
 
 
 def drop_closed(_connection: Any, record: Any, _proxy: Any) -> None:

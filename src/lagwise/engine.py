@@ -24,7 +24,6 @@ from lagwise.connection import (
     hear_failure,
     idle,
     judge,
-    watch_statement,
 )
 from lagwise.errors import NoPrimary, ReadOnly, RoutingError
 from lagwise.failure import Failure
@@ -91,11 +90,9 @@ class RoutedEngine(OptionEngine):
         self.tally = tally
         self.reads = reads
         self.on_replica = on_replica
-        if reads and self.dialect.name == "postgresql":
-            event.listen(self, "before_cursor_execute", watch_statement)
-        elif reads:
+        if reads and self.dialect.name != "postgresql":
             sqlite.refuse_writes(self)
-        else:
+        elif not reads:
             event.listen(self, "commit", announce_commit)
             event.listen(self, "commit_twophase", announce_commit)
 
@@ -106,11 +103,11 @@ class RoutedEngine(OptionEngine):
             NoPrimary: the node has said that it is not the primary any more.
             sqlalchemy.exc.TimeoutError: the pool is exhausted; the message names it and its numbers.
         """
-        most, out = capacity(self.pool), checked_out(self.pool)
-        if most <= out:
+        at_once = idle(self.pool)
+        if not at_once and capacity(self.pool) <= checked_out(self.pool):
             self.tally.waits += 1
         try:
-            if self.reads and not idle(self.pool):
+            if self.reads and not at_once:
                 with self.traffic.abortable():
                     connection = self._connected()
             else:
@@ -118,8 +115,9 @@ class RoutedEngine(OptionEngine):
         except PoolTimeout as error:
             self.tally.timeouts += 1
             raise PoolTimeout(
-                f"no connection to {self.traffic.name} became free in time: {out} of {most:g} are in use, "
-                f"{self.tally.timeouts} sessions have given up; sessions are held too long, or pool_size is too small"
+                f"no connection to {self.traffic.name} became free in time: {checked_out(self.pool)} of "
+                f"{capacity(self.pool):g} are in use, {self.tally.timeouts} sessions have given up; "
+                "sessions are held too long, or pool_size is too small"
             ) from error
         except Exception as error:
             # These come straight from the socket or the driver, past every event of SQLAlchemy's.

@@ -7,7 +7,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise.causality import Causality, Commit
-from lagwise.connection import abandon, judge
+from lagwise.connection import abandon, judge, untouched
 from lagwise.engine import RoutedEngine
 from lagwise.errors import NoPrimary
 from lagwise.failure import Failure
@@ -29,6 +29,11 @@ class Intent:
 
 class Opener(Protocol):
     """What sessions need of the Router."""
+
+    @property
+    def monotonic(self) -> bool:
+        """Whether a client's reads must never go back in time either."""
+        ...
 
     def require_open(self) -> None:
         """Raise `NotOpen` unless the Router runs."""
@@ -55,8 +60,8 @@ class Opener(Protocol):
         """A COMMIT is about to be sent to this node."""
         ...
 
-    async def committed(self, node: str, commit: Commit) -> None:
-        """It succeeded: find out where."""
+    async def committed(self, node: str, commit: Commit, driver: Any) -> None:
+        """It succeeded, on this connection of the driver's: find out where."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -92,6 +97,19 @@ class Opening:
     def node(self) -> str:
         """The name of the chosen node; empty before there is one."""
         return self.pools.name if self.pools is not None else ""
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what was read here must be asked for afterwards, so that later reads are not older."""
+        return self.seen is not None and not self.intent.write and self.opener.monotonic
+
+    def silent(self, *, in_transaction: bool) -> bool:
+        """Whether to close the session now sends nothing to anyone, so that no cancellation can come between."""
+        if self.engine is None or self.pools is None or self.remembers:
+            return self.engine is None
+        if not in_transaction or self.connection is None:
+            return True
+        return self.engine is self.pools.replica_reads and untouched(self.connection)
 
     def _engine(self, pools: Pools, on_replica: bool) -> RoutedEngine:
         if self.intent.write:

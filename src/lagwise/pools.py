@@ -10,12 +10,13 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import Pool
 
-from lagwise.connection import checked_out, close_touched, drop_closed, reset_touched
+from lagwise.connection import checked_out, close_touched, drop_closed, note_statement, reset_touched
 from lagwise.engine import RoutedEngine, Tally, Traffic
 
 Target = str | URL | AsyncEngine
 PRIMARY = "primary"
 _ROLES = ("writing", "reading")
+_STATEMENTS = ("do_execute", "do_executemany", "do_execute_no_params")
 _SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 # Measured with asyncpg: SQLAlchemy's default of 5 + 10 opens and closes a connection per request under load.
 DEFAULTS: Mapping[str, Any] = {"pool_size": 20, "max_overflow": 0}
@@ -167,20 +168,39 @@ class Pools:
         def opened(_connection: Any, _record: Any) -> None:
             tally.opened += 1
 
-        for target, name, listener in (
+        listeners: list[tuple[Any, str, Callable[..., Any]]] = [
             (engine.sync_engine.pool, "connect", opened),
             (engine.sync_engine.pool, "checkout", drop_closed),
             (engine.sync_engine.pool, "reset", reset_touched if owned else close_touched),
             (engine.sync_engine, "handle_error", self._failed),
-        ):
-            event.listen(target, name, listener)
-            self._listening.append((target, name, listener))
+            *((engine.sync_engine, name, self._ran) for name in _STATEMENTS if self.is_postgresql),
+        ]
+        for target, name, listener in listeners:
+            event.listen(target, name, ours := _apart(listener))
+            self._listening.append((target, name, ours))
         return engine
 
     def _failed(self, context: ExceptionContext) -> None:
         # The listener sees the owner's own use of the engine too; that is not ours to judge.
         if isinstance(context.engine, RoutedEngine) and context.engine.traffic is self.traffic:
             context.engine.failed(context)
+
+    def _ran(self, _cursor: Any, statement: str, *rest: Any) -> None:
+        # An event of the dialect's, not of the engine's: for the sake of those, every connection joins the
+        # listeners of engine and connection anew, which costs more than everything else here together.
+        connection = rest[-1].root_connection
+        engine = connection.engine
+        if isinstance(engine, RoutedEngine) and engine.reads and engine.traffic is self.traffic:
+            note_statement(connection, statement)
+
+
+def _apart(listener: Callable[..., Any]) -> Callable[..., Any]:
+    """The same listener as one of its own: two Routers may share an engine, and one of them be closed."""
+
+    def heard(*args: Any) -> Any:
+        return listener(*args)
+
+    return heard
 
 
 def pools_of(

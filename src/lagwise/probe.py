@@ -38,18 +38,36 @@ FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) AS role
 """
 
 
+async def ask(driver: Any, *, alone: bool, timeout: float, clock: Callable[[], float]) -> Reading:  # noqa: ASYNC109
+    """Ask a server, over this asyncpg connection, who it is and where it stands; `alone`: not about replay.
+
+    The driver itself bounds the wait by `timeout`, seconds: to cancel a query waits for a server that may not
+    answer. Raises whatever the driver raises.
+    """
+    at = clock()
+    row = await driver.fetchrow(_READ_ALONE if alone else _READ, timeout=timeout)
+    role = Role.REPLICA if row["in_recovery"] else Role.PRIMARY
+    lsn = LSN(row["lsn"] or 0)
+    return Reading(
+        role=role,
+        system=row["system"] % (1 << 64),  # bigint in SQL, unsigned in the control file
+        timeline=row["timeline"],
+        lsn=lsn if role is Role.REPLICA else lsn.normalised(),
+        at=at,
+    )
+
+
 class Prober:
     """Reads one node over a connection that no pool, and no request, can take away.
 
-    `timeout` bounds the connect and the query, each, in seconds; the query's by the driver itself, since
-    a cancelled one would wait for a server that does not answer.
+    `timeout` bounds the connect and the query, each, in seconds.
     """
 
     def __init__(self, engine: AsyncEngine, *, alone: bool, timeout: float, clock: Callable[[], float]) -> None:
         self._source = engine
         self._timeout = timeout
         self._clock = clock
-        self._sql = _READ_ALONE if alone else _READ
+        self._alone = alone
         self._driver: Any = None
         self.lost: Callable[[], None] = lambda: None
         """Called when the server closes the connection between two probes."""
@@ -61,20 +79,10 @@ class Prober:
         try:
             if self._driver is None or self._driver.is_closed():
                 self._driver = await self._connect()
-            at = self._clock()
-            row = await self._driver.fetchrow(self._sql, timeout=self._timeout)
+            return await ask(self._driver, alone=self._alone, timeout=self._timeout, clock=self._clock)
         except BaseException:
             self._drop()
             raise
-        role = Role.REPLICA if row["in_recovery"] else Role.PRIMARY
-        lsn = LSN(row["lsn"] or 0)
-        return Reading(
-            role=role,
-            system=row["system"] % (1 << 64),  # bigint in SQL, unsigned in the control file
-            timeline=row["timeline"],
-            lsn=lsn if role is Role.REPLICA else lsn.normalised(),
-            at=at,
-        )
 
     async def close(self) -> None:
         """End the connection, politely where the server answers."""

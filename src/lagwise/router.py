@@ -16,6 +16,7 @@ from lagwise.monitor import Monitor
 from lagwise.opening import Intent, Opening
 from lagwise.policy import Policy
 from lagwise.pools import PRIMARY, Pools, Replica, Target, pools_of
+from lagwise.positions import Positions
 from lagwise.probe import Prober
 from lagwise.route import Request, Route, route
 from lagwise.session import RoutingSessionMaker
@@ -52,6 +53,7 @@ class Router:
     ) -> None:
         self.policy = policy or Policy()
         self._pools = pools_of(primary, replicas, engine_options)
+        self._positions: dict[str, Positions] = {}
         self._monitor: Monitor | None = None
         self._open = AsyncExitStack()
         self._drained: set[str] = set()
@@ -76,6 +78,8 @@ class Router:
             view = View.of(
                 Node(name=p.name, weight=p.weight, drained=p.name in self._drained) for p in self._pools.values()
             )
+            timeout = self.policy.probe_timeout
+            self._positions = {name: Positions(timeout=timeout, clock=time.monotonic) for name in self._pools}
             abort = {name: pools.traffic.abort for name, pools in self._pools.items()}
             self._monitor = monitor = Monitor(view, probers, self.policy, time.monotonic, abort)
             opening.callback(self._forget)
@@ -111,6 +115,11 @@ class Router:
         """Let a drained replica back into rotation."""
         self._drain(name, drained=False)
 
+    @property
+    def monotonic(self) -> bool:
+        """Whether a client's reads must never go back in time either."""
+        return self.policy.guarantee == "session"
+
     def require_open(self) -> None:
         """Raise `NotOpen` unless the Router runs."""
         self._running()
@@ -143,7 +152,7 @@ class Router:
 
     async def has_read(self, opening: Opening, node: str) -> None:
         """Remember how much a reader may have seen: what its node had replayed once it had read."""
-        if opening.seen is None or self.policy.guarantee != "session" or self._monitor is None:
+        if opening.seen is None or self._monitor is None:
             return
         now = self._monitor.clock()
         reading = await self._monitor.after(node, now, now + self.policy.probe_timeout)
@@ -159,13 +168,11 @@ class Router:
             return None
         return seen.committing(self._running().view.system, self.policy.sticky_window)
 
-    async def committed(self, node: str, commit: Commit) -> None:
+    async def committed(self, node: str, commit: Commit, driver: Any) -> None:
         """A COMMIT succeeded: any position of the primary asked for from now on covers it."""
-        monitor = self._running()
-        now = monitor.clock()
         reading = None
         try:
-            reading = await monitor.after(node, now, now + self.policy.probe_timeout)
+            reading = await self._positions[node].after_commit(driver)
         finally:
             if reading is None or reading.role is not Role.PRIMARY:
                 commit.unplaced()

@@ -1,5 +1,6 @@
 """Session makers, and the sessions they make: an application's own classes, routed."""
 
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -8,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
-from sqlalchemy.orm import ORMExecuteState, Session, SessionTransaction, SessionTransactionOrigin
+from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from lagwise.causality import Causality
@@ -53,6 +54,43 @@ class RoutingSession(Session):
         if opening.engine is None:
             await_only(opening.open())
 
+    def execute(self, statement: Any, *args: Any, **kw: Any) -> Any:
+        """As `Session.execute`, where it succeeds and has what the client wrote."""
+        return self._where_it_succeeds(super().execute, statement, *args, **kw)
+
+    def scalar(self, statement: Any, *args: Any, **kw: Any) -> Any:
+        """As `Session.scalar`, likewise."""
+        return self._where_it_succeeds(super().scalar, statement, *args, **kw)
+
+    def scalars(self, statement: Any, *args: Any, **kw: Any) -> Any:
+        """As `Session.scalars`, likewise."""
+        return self._where_it_succeeds(super().scalars, statement, *args, **kw)
+
+    def _where_it_succeeds(self, run: Callable[..., Any], statement: Any, *args: Any, **kw: Any) -> Any:
+        """Run a read session's first statement on one node after the other: nothing has been returned yet."""
+        opening = self.opening
+        if opening is None or opening.intent.write:
+            return run(statement, *args, **kw)
+        if not _in_block(self) and opening.overtaken(in_transaction=self.in_transaction()):
+            self.commit()  # sends nothing, or the end of a transaction that only read; gives the connection back
+            opening.move()
+        if opening.started:
+            return run(statement, *args, **kw)
+        opening.started = True
+        if opening.engine is None:
+            await_only(opening.open())
+        if _streams(statement, kw.get("execution_options", {})):
+            opening.stream()
+        while True:
+            try:
+                return run(statement, *args, **kw)
+            except Exception as error:
+                if _in_block(self) or not opening.elsewhere(error):
+                    raise
+                with suppress(Exception):
+                    self.rollback()
+                await_only(opening.open())
+
     def close(self) -> None:
         """Close, and remember what was read; a later use of the session chooses its node anew."""
         opening = self.opening
@@ -67,7 +105,7 @@ class RoutingSession(Session):
                 raise
             # The caller has read what there was to read; only the goodbye to a dead connection failed.
             self.invalidate()
-        if node is not None and not opening.intent.write and in_greenlet():
+        if node is not None and opening.remembers and in_greenlet():
             await_only(opening.opener.has_read(opening, node))
         opening.reopen()
 
@@ -75,11 +113,30 @@ class RoutingSession(Session):
 class RoutingAsyncSession(AsyncSession):
     """The asynchronous side: entering it chooses the node."""
 
+    _ends_as_usual = True
+
+    def __init_subclass__(cls) -> None:
+        cls._ends_as_usual = super().__aexit__ is AsyncSession.__aexit__
+
     async def __aenter__(self) -> Self:
         opening = getattr(self.sync_session, "opening", None)
         if opening is not None:
             await opening.open()
         return await super().__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        opening: Opening | None = getattr(self.sync_session, "opening", None)
+        if (
+            opening is not None
+            and self._ends_as_usual
+            and opening.silent(in_transaction=self.sync_session.in_transaction())
+        ):
+            await self.close()
+        else:
+            # In a task of its own, as AsyncSession does it: to be cancelled half-way would cost the connection.
+            await super().__aexit__(kind, error, trace)
 
 
 class _ReadBlock(_AsyncSessionContextManager[AsyncSession]):
@@ -173,22 +230,9 @@ def _mixed(mixin: type, base: type) -> type:
 def _sync(base: type[Session]) -> type[Session]:
     mixed = _mixed(RoutingSession, base)
     if not event.contains(mixed, "after_commit", _committed):
-        event.listen(mixed, "do_orm_execute", _before_statement)
         event.listen(mixed, "after_begin", _begun)
         event.listen(mixed, "after_commit", _committed)
     return mixed
-
-
-def _before_statement(state: ORMExecuteState) -> Any:
-    """See that a read session's node has what the client has written, and that its first statement succeeds."""
-    session = state.session
-    opening: Opening | None = getattr(session, "opening", None)
-    if opening is None or opening.intent.write:
-        return None
-    if not _in_block(session) and opening.overtaken(in_transaction=session.in_transaction()):
-        session.commit()  # sends nothing, or the end of a transaction that only read; gives the connection back
-        opening.move()
-    return None if opening.started else _first_statement(state, opening)
 
 
 def _in_block(session: Session) -> bool:
@@ -197,27 +241,15 @@ def _in_block(session: Session) -> bool:
     return begun is not None and begun.origin is not SessionTransactionOrigin.AUTOBEGIN
 
 
-def _first_statement(state: ORMExecuteState, opening: Opening) -> Any:
-    """Run it where it succeeds: nothing has been returned to the caller yet."""
-    session = state.session
-    opening.started = True
-    await_only(opening.open())
-    if state.execution_options.get("stream_results"):
-        opening.stream()
-    while True:
-        try:
-            return state.invoke_statement()
-        except Exception as error:
-            if _in_block(session) or not opening.elsewhere(error):
-                raise
-            with suppress(Exception):
-                session.rollback()
-            await_only(opening.open())
+def _streams(statement: Any, options: Mapping[str, Any]) -> bool:
+    """Whether this statement wants a server-side cursor, which lives in a transaction."""
+    own: Mapping[str, Any] = getattr(statement, "get_execution_options", dict)()
+    return any(each.get("stream_results") or each.get("yield_per") for each in (own, options))
 
 
 def _begun(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
     opening: Opening | None = getattr(session, "opening", None)
-    if opening is not None:
+    if opening is not None and connection.engine is opening.engine:  # not a bind that the application gave
         opening.connection = connection
         connection.info.pop(BEFORE_COMMIT, None)  # of a session that rolled back
         if opening.intent.write and opening.seen is not None:
@@ -227,6 +259,7 @@ def _begun(session: Session, _transaction: SessionTransaction, connection: Conne
 def _committed(session: Session) -> None:
     """After a COMMIT that succeeded; a released savepoint has none in doubt."""
     opening: Opening | None = getattr(session, "opening", None)
-    if opening is not None and opening.commit is not None and opening.engine is not None:
+    if opening is not None and opening.commit is not None and opening.connection is not None:
         commit, opening.commit = opening.commit, None
-        await_only(opening.opener.committed(opening.node, commit))
+        driver = opening.connection.connection.driver_connection
+        await_only(opening.opener.committed(opening.node, commit, driver))

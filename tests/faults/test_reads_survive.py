@@ -4,10 +4,11 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -60,6 +61,25 @@ async def test_no_read_fails(cluster: Cluster, db: Router, fault: str) -> None:
         await getattr(cluster, fault)("replica-1")
     assert errors(results) == []
     assert len(results) >= READS
+
+
+async def test_a_connection_that_breaks_while_it_is_set_up(cluster: Cluster) -> None:
+    """The node dies between connecting and the driver's own set-up: the read is another node's."""
+    broken = create_async_engine(cluster.replicas[0].url)
+    met: list[str] = []
+
+    def breaks(connection: Any, _record: Any) -> None:
+        met.append("connect")
+        connection.driver_connection.terminate()
+
+    # The monitor's own connection is of a pool apart, and opened before.
+    async with Router(cluster.primary.url, {"replica-1": broken}, policy=QUICK) as db:
+        await in_rotation(db, "replica-1")
+        event.listen(broken.sync_engine, "connect", breaks, insert=True)
+        async with db.read() as session:
+            assert not await session.scalar(text("SELECT pg_is_in_recovery()"))
+    assert met
+    await broken.dispose()
 
 
 async def test_without_the_router_they_fail(cluster: Cluster) -> None:

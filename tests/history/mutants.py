@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from lagwise import LSN, Router, probe
+from lagwise import LSN, Router, positions, probe
 from lagwise import router as router_module
 from lagwise.causality import Causality, Commit
 from lagwise.monitor import Monitor
+from lagwise.positions import Positions
 from lagwise.probe import Prober
 from lagwise.route import Request
 from lagwise.token import Position
@@ -30,7 +31,7 @@ def token_before_commit(patch: pytest.MonkeyPatch) -> None:
             taken[commit] = db.view.node(node).reading
         return commit
 
-    async def settle(_: Router, __: str, commit: Commit) -> None:
+    async def settle(_: Router, __: str, commit: Commit, ___: Any) -> None:
         reading = taken.pop(commit)
         assert reading is not None
         commit.at(Position(system=reading.system, timeline=reading.timeline, lsn=reading.lsn, issued_at=2**31))
@@ -41,7 +42,21 @@ def token_before_commit(patch: pytest.MonkeyPatch) -> None:
 
 def write_position(patch: pytest.MonkeyPatch) -> None:
     """pg_current_wal_lsn(), which with synchronous_commit=off is behind what was committed."""
-    patch.setattr(probe, "_READ", probe._READ.replace("pg_current_wal_insert_lsn()", "pg_current_wal_lsn()"))
+    for name in ("_READ", "_READ_ALONE"):
+        sql: str = getattr(probe, name)
+        patch.setattr(probe, name, sql.replace("pg_current_wal_insert_lsn()", "pg_current_wal_lsn()"))
+
+
+def earlier_answer(patch: pytest.MonkeyPatch) -> None:
+    """Whoever finds a question under way takes its answer, though it was sent before their COMMIT."""
+
+    async def after_commit(shared: Positions, driver: Any) -> Reading | None:
+        if shared._under_way is None:
+            return await shared._ask(driver)
+        await shared._under_way.wait()
+        return shared._reading
+
+    patch.setattr(Positions, "after_commit", after_commit)
 
 
 def timeline_blind(patch: pytest.MonkeyPatch) -> None:
@@ -137,9 +152,10 @@ def one_cookie(app: Any) -> Any:
 
 
 def _reading(patch: pytest.MonkeyPatch, change: Callable[[Reading], Reading]) -> None:
-    read = Prober.read
+    asked = probe.ask
 
-    async def changed(prober: Prober) -> Reading:
-        return change(await read(prober))
+    async def changed(driver: Any, **how: Any) -> Reading:
+        return change(await asked(driver, **how))
 
-    patch.setattr(Prober, "read", changed)
+    patch.setattr(probe, "ask", changed)
+    patch.setattr(positions, "ask", changed)

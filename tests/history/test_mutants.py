@@ -13,8 +13,9 @@ import uvicorn
 from fastapi import FastAPI, params
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from lagwise import Router
+from lagwise import Router, positions, probe
 from lagwise.fastapi import CausalityMiddleware, ReadSession, WriteSession, lifespan, write_session
+from lagwise.positions import Positions
 from lagwise.probe import Prober
 from lagwise.testing import Cluster, wait_until
 from lagwise.testing.history import (
@@ -99,6 +100,41 @@ async def test_write_position_under_asynchronous_commit(
     finally:
         await cluster.primary.execute("ALTER SYSTEM RESET ALL")
         await cluster.primary.execute("SELECT pg_reload_conf()")
+    assert convicted(ann.recorder) == ({"read-your-writes"} if bad else set())
+
+
+@BOTH
+async def test_earlier_answer(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, key: str, bad: bool) -> None:
+    """A position that was asked for before a COMMIT does not cover it, however late its answer arrives."""
+    mutate(monkeypatch, mutants.earlier_answer, bad)
+    ann, bob = Client("ann", Recorder()), Client("bob", Recorder())
+    asked, under_way, answer, arrived = probe.ask, asyncio.Event(), asyncio.Event(), asyncio.Event()
+    after_commit = Positions.after_commit
+
+    async def slowly(driver: Any, **how: Any) -> Reading:
+        reading = await asked(driver, **how)
+        under_way.set()
+        await answer.wait()
+        return reading
+
+    async def noted(shared: Positions, driver: Any) -> Reading | None:
+        if under_way.is_set():
+            arrived.set()
+        return await after_commit(shared, driver)
+
+    async with routed(cluster) as db, asyncio.TaskGroup() as group:
+        monkeypatch.setattr(positions, "ask", slowly)
+        monkeypatch.setattr(Positions, "after_commit", noted)
+        group.create_task(bob.write(db, f"{key}-of-bob"))
+        await under_way.wait()
+        await cluster.caught_up()
+        await pause(cluster)
+        await seen_at_the_primarys_position(db)
+        writing = asyncio.create_task(ann.write(db, key))
+        await arrived.wait()  # her COMMIT has succeeded, and bob's question is still under way
+        answer.set()
+        await writing
+        await ann.read(db, key)
     assert convicted(ann.recorder) == ({"read-your-writes"} if bad else set())
 
 
@@ -206,9 +242,9 @@ async def test_floor_of_another(cluster: Cluster, monkeypatch: pytest.MonkeyPatc
 async def test_check_then_subscribe(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, key: str, bad: bool) -> None:
     """A wake-up that comes while nobody listens yet is a request that hangs until the next one."""
     ann = Client("ann", Recorder())
-    async with routed(cluster, probe_interval=60, probe_timeout=4) as db:
+    async with routed(cluster, probe_interval=60, probe_timeout=4, guarantee="session") as db:
         mutate(monkeypatch, mutants.check_then_subscribe, bad)
-        await ann.write(db, key)
+        await ann.read(db, key)  # and waits until it is known how much was seen
     assert convicted(ann.recorder, partial(answers, within=3)) == ({"answers"} if bad else set())
 
 

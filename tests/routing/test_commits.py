@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from lagwise import Causality, Policy, Router
+from lagwise import Causality, Policy, Router, probe
 from lagwise.testing import Cluster, wait_until
 
 from .application import Item
@@ -110,17 +110,18 @@ async def test_a_connection_lost_at_commit_is_in_doubt(cluster: Cluster, db: Rou
         assert [position.in_doubt_at > 0 for position in seen.token] == [True]
 
 
-async def test_a_position_that_cannot_be_read_leaves_the_client_on_the_primary(cluster: Cluster) -> None:
-    """COMMIT succeeded, then the monitor's connection stalls: sticky, not unprotected, and not for ever."""
+async def test_a_position_that_cannot_be_read_leaves_the_client_on_the_primary(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COMMIT succeeded, then its connection stalls: sticky, not unprotected, and not for ever."""
     async with router(cluster, Policy(probe_interval=60, max_lag=120, sticky_window=120, probe_timeout=0.2)) as db:
         with Causality() as seen:
             async with db.write() as session:
                 session.add(Item(name="unplaced"))
                 await session.flush()
-                prober = db._monitor._watches["primary"].prober  # type: ignore[union-attr]
-                usual, prober._sql = prober._sql, "SELECT pg_sleep(60)"
-                await session.commit()
-                prober._sql = usual
+                with monkeypatch.context() as patch:
+                    patch.setattr(probe, "_READ_ALONE", "SELECT pg_sleep(60)")
+                    await session.commit()
             assert [position.in_doubt_at > 0 for position in seen.token] == [True]
             async with db.read() as session:
                 assert session.info["lagwise.route"].reason == "sticky"

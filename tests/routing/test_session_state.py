@@ -64,6 +64,23 @@ async def test_nothing_leaks_from_one_session_to_the_next(reading: Router) -> No
     assert {CLEAN} == set(found)
 
 
+async def test_two_routers_share_an_engine_and_one_is_closed(cluster: Cluster) -> None:
+    """The other goes on cleaning up."""
+    primary, shared = cluster.primary.url, create_async_engine(cluster.replicas[0].url, pool_size=1, max_overflow=0)
+    async with Router(primary, [shared], policy=LONG) as db:
+        async with Router(primary, [shared], policy=LONG) as other:
+            for each in (db, other):
+                await in_rotation(each, "replica-1")
+                async with each.read() as session:
+                    before = await state(session)
+        for number, trace in enumerate(TRACES.values()):
+            async with db.read() as session:
+                await session.execute(text(trace.format(n=number)))
+            async with db.read() as session:
+                assert await state(session) == before, trace
+    await shared.dispose()
+
+
 async def test_the_traces_would_be_found(cluster: Cluster) -> None:
     """On a bare AUTOCOMMIT engine the next session meets every one of them."""
     engine = create_async_engine(cluster.replicas[0].url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=0)
