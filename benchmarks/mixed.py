@@ -1,9 +1,9 @@
 """What probes on demand cost under load: clients that do not think, nine reads to a write."""
 
 import asyncio
-import itertools
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from benchmarks.probes import Probes
@@ -23,7 +23,7 @@ class Load:
     """Clients at work, and what they did."""
 
     db: Router
-    ids: "itertools.count[int]"
+    numbers: Callable[[], int]
     reads: int = 0
     writes: int = 0
     on_replica: int = 0
@@ -35,7 +35,7 @@ class Load:
         while time.perf_counter() < until:
             with Causality(token) as seen:
                 if not mine or self.dice.random() < WRITES:
-                    mine = next(self.ids)
+                    mine = self.numbers()
                     async with self.db.write.begin() as session:
                         session.add(Note(id=mine, value=mine))
                     self.writes += 1
@@ -53,7 +53,7 @@ class Load:
                 group.create_task(self.client(until))
 
 
-async def mixed(cluster: Cluster, seconds: float) -> Table:
+async def mixed(cluster: Cluster, numbers: Callable[[], int], seconds: float) -> Table:
     """Round trips for each read beyond those of the statements, and beyond the probes that are due anyway.
 
     Counted on the wire. On the primary commits cause them, which want to know their position; on the replicas reads
@@ -61,10 +61,9 @@ async def mixed(cluster: Cluster, seconds: float) -> Table:
     """
     title = f"Probes on demand for each read: {CLIENTS} clients that do not think, 90 % reads, no lag added"
     table = Table("probes", title, COLUMNS, drawn=("of commits", "of reads", "both"))
-    ids = itertools.count(1 << 30)
     async with Router(cluster.primary.url, [node.url for node in cluster.replicas]) as db:
-        await Load(db, ids).run(1.0)  # fills the pools
-        probes, load, began = Probes(db), Load(db, ids), time.perf_counter()
+        await Load(db, numbers).run(1.0)  # fills the pools
+        probes, load, began = Probes(db), Load(db, numbers), time.perf_counter()
         for node in cluster.nodes.values():
             node.proxy.reset_counts()
         await load.run(seconds)

@@ -164,7 +164,7 @@ async def run(quick: bool) -> list[Table]:
         for node in made.cluster.replicas:
             await made.cluster.set_apply_delay(node, 0.0)
         await made.cluster.caught_up(20)
-        return [reads, recipes, await mixed(made.cluster, seconds=3.0 if quick else 10.0)]
+        return [reads, recipes, await mixed(made.cluster, made.numbers, seconds=3.0 if quick else 10.0)]
 
 
 def beside_the_oracle(pairs: Sequence[Pair], probes: int) -> dict[str, float]:
