@@ -113,8 +113,9 @@ async def _memory(cluster: Cluster, *, quick: bool) -> Table:
         ("gone, bytes", "each", "open, bytes", "open, each", "us each"),
         notes=(
             "gone: all that is left of a client is the text in its cookie.",
-            "open: beyond the asyncio task that every request has. us: of CPU and all for a request, without SQL.",
+            "open: beyond the asyncio task that every request has. us: for a whole request, without SQL.",
         ),
+        drawn=("gone, bytes", "open, bytes"),
     )
     # A monitor that hardly reads: what it keeps is not the clients'.
     quiet = Policy(probe_interval=600, max_lag=600, sticky_window=600)
@@ -124,9 +125,9 @@ async def _memory(cluster: Cluster, *, quick: bool) -> Table:
             kept = await gone(db, size)
             each = await seconds_each(db, max(1_000, min(size, 10_000)))
             table.rows[_named(size, "client")] = {"gone, bytes": kept, "each": kept / size, "us each": each * 1e6}
-        # Afterwards: dictionaries that once held so many keep their size.
+        # Afterwards: dictionaries that once held so many keep their size. One client alone drowns in what is freed.
         await at_once(db, 100)
-        for size in sizes:
+        for size in sizes[1:]:
             held = await at_once(db, size)
             table.rows[_named(size, "client")] |= {"open, bytes": held, "open, each": held / size}
     return table
@@ -137,7 +138,11 @@ async def _waits(cluster: Cluster, *, quick: bool) -> Table:
         "waiting",
         "Reads that wait at the same time for a floor that no replica reaches",
         ("until last ms", "CPU us each", "at once ms", "at once us"),
-        notes=("catch_up = 50 ms; at once: the same reads with catch_up = 0, which do not wait.",),
+        notes=(
+            "catch_up = 50 ms; at once: the same reads with catch_up = 0, which do not wait.",
+            "CPU: of this process; the probes that a wait asks for are in it, and shared by all who wait.",
+        ),
+        drawn=("until last ms", "at once ms"),
     )
     async with _router(cluster, Policy()) as db, _router(cluster, Policy(catch_up=0)) as hasty:
         for each in (db, hasty):

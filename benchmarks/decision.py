@@ -53,6 +53,7 @@ def decisions(quick: bool) -> Table:
             "route(): for each session. View.of(): for each reading that the monitor gets.",
             "Times are the best of several rounds. Instructions are the interpreter's, for one decision.",
         ),
+        drawn=("route() us",),
     )
     rounds = 3 if quick else 15
     for replicas in SIZES:

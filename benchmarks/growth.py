@@ -29,6 +29,7 @@ async def monitoring(cluster: Cluster, sizes: tuple[int, ...], seconds: float) -
         "The monitor of an idle Router with the default policy",
         ("probes/s", "per node", "CPU ms/s", "ms/s per node"),
         notes=("beyond 3 nodes the two replicas go by several names; CPU of this process, not of the servers",),
+        drawn=("ms/s per node",),
     )
     idle = await _cpu(seconds)
     for size in sizes:
