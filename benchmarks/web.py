@@ -1,0 +1,102 @@
+"""The same over HTTP: FastAPI behind uvicorn, one worker process for each application, 16 connections to it."""
+
+import asyncio
+import statistics
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from benchmarks.application import prepared
+from benchmarks.contestants import BARE, PLAIN, RECIPE
+from benchmarks.peer import Peer, module
+from benchmarks.progress import progress
+from benchmarks.serving import CONTESTANTS
+from benchmarks.tables import Table
+
+CLIENTS = 16
+COLUMNS = ("per s", "p50 ms", "p99 ms", "CPU us", "x recipe", "x limit")
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What is asked for, and which row is the limit of what can be answered."""
+
+    key: str
+    title: str
+    writes: float
+    limit: str
+
+
+@dataclass(slots=True)
+class Turns:
+    """What the turns of one application came to."""
+
+    rates: list[float] = field(default_factory=list)
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    """Microseconds of the server's processor for one request."""
+    failed: int = 0
+
+    def row(self) -> dict[str, float]:
+        figures = (self.rates, self.p50, self.p99, self.cpu)
+        return dict(zip(COLUMNS, map(statistics.median, figures), strict=False))
+
+
+async def turn(load: Peer, server: Peer, mix: Mix, seconds: float, turns: Turns) -> None:
+    """Load one server for a while."""
+    before = await server.ask()
+    found = await load.ask(port=before["port"], clients=CLIENTS, seconds=seconds, writes=mix.writes)
+    after = await server.ask()
+    turns.rates.append(found["per_second"])
+    turns.p50.append(found["p50"])
+    turns.p99.append(found["p99"])
+    turns.cpu.append((after["cpu"] - before["cpu"]) / found["requests"] * 1e6)
+    turns.failed += found["failed"]
+
+
+async def measure(mix: Mix, names: list[str], quick: bool) -> list[Table]:
+    """All servers are up at once and are loaded in turns."""
+    rounds, seconds = (2, 0.5) if quick else (7, 2.0)
+    turns = {name: Turns() for name in names}
+    async with AsyncExitStack() as stack:
+        _, servers = await stack.enter_async_context(prepared())
+        load = await stack.enter_async_context(module("load"))
+        up = {name: await stack.enter_async_context(module("serving", name)) for name in names}
+        await asyncio.gather(*(server.ask(**servers.as_json()) for server in up.values()))
+        progress(f"{mix.key}: warming up")
+        for server in up.values():
+            await turn(load, server, mix, 0.5 if quick else 1.0, Turns())
+        for number in range(rounds):
+            progress(f"{mix.key}: round {number + 1} of {rounds}")
+            at = number % len(names)
+            for name in names[at:] + names[:at]:
+                await turn(load, up[name], mix, seconds, turns[name])
+    rows = {name: taken.row() for name, taken in turns.items()}
+    recipe, limit = rows[RECIPE]["per s"], rows[mix.limit]["per s"]
+    for row in rows.values():
+        row |= {"x recipe": row["per s"] / recipe, "x limit": row["per s"] / limit}
+    notes = [
+        f"x recipe, x limit ({mix.limit}): requests per second, as a multiple; more is better.",
+        "CPU us: of the server's process, for one request. The load and PostgreSQL run on the same machine.",
+        *(f"{name}: {taken.failed} answers were errors" for name, taken in turns.items() if taken.failed),
+    ]
+    title = f"{mix.key}: {mix.title}; {CLIENTS} connections, medians of {rounds} turns of {seconds:g} s"
+    return [Table(mix.key, title, COLUMNS, rows, tuple(notes), ("per s",))]
+
+
+async def read(quick: bool) -> list[Table]:
+    """Every request reads one row."""
+    return await measure(Mix("http-read", "GET of one row", 0.0, BARE), list(CONTESTANTS), quick)
+
+
+async def write(quick: bool) -> list[Table]:
+    """Every request inserts one row."""
+    # An AUTOCOMMIT engine has no transaction to commit: it is no limit of this.
+    names = [name for name in CONTESTANTS if name != BARE]
+    return await measure(Mix("http-write", "POST of one row", 1.0, PLAIN), names, quick)
+
+
+async def mixed(quick: bool) -> list[Table]:
+    """Nine reads to one write, by clients that bring back their cookies."""
+    mix = Mix("http-mixed", "nine GETs to one POST, clients keep cookies", 0.1, BARE)
+    return await measure(mix, list(CONTESTANTS), quick)
