@@ -1,0 +1,98 @@
+"""The router's own share of a read, in instructions: valgrind counts them, and no other process disturbs that.
+
+Each contestant runs twice, with few sessions and with many; the difference is the sessions' alone, without
+imports and connections. Cachegrind counts like callgrind, and does not lose its way where greenlets change stacks.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks.application import Servers, prepared
+from benchmarks.contestants import BARE, BARE_CORE, CORE, DRIVER, LAGWISE, RAW, WITH_TOKEN
+from benchmarks.peer import ROOT, PeerError
+from benchmarks.progress import progress
+from benchmarks.tables import Table
+from lagwise.session import RoutingSessionMaker
+
+VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
+COLUMNS = ("thousands", "added", "x limit")
+_COUNTED = re.compile(r"I\s+refs: *([\d,]+)")
+
+
+def compared() -> dict[str, str]:
+    """Contestant -> what lies beneath it."""
+    maker: Any = RoutingSessionMaker
+    pairs = {BARE: BARE, LAGWISE: BARE, WITH_TOKEN: BARE}
+    if hasattr(maker, "connect"):
+        pairs |= {BARE_CORE: BARE_CORE, CORE: BARE_CORE}
+    if hasattr(maker, "asyncpg"):
+        pairs |= {RAW: RAW, DRIVER: RAW}
+    return pairs
+
+
+async def script(servers: Servers, prefix: tuple[str, ...], name: str, count: int) -> str:
+    """Run the script; what it wrote to standard error."""
+    process = await asyncio.create_subprocess_exec(
+        *prefix,
+        *(sys.executable, "-m", "benchmarks.counted", name, str(count)),
+        cwd=ROOT,
+        # The order of sets and dicts' collisions are the same in every run.
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        _, told = await process.communicate(json.dumps(servers.as_json()).encode() + b"\n")
+    finally:
+        if process.returncode is None:
+            process.kill()
+    text = told.decode(errors="replace")
+    if process.returncode:
+        raise PeerError(f"{name}: {text.strip().splitlines()[-1:]}")
+    return text
+
+
+async def instructions(servers: Servers, name: str, few: int, many: int, places: asyncio.Semaphore) -> float:
+    """Instructions of one session."""
+
+    async def counted(count: int) -> int:
+        async with places:
+            progress(f"instructions: {name}, {count} sessions")
+            found = _COUNTED.search(await script(servers, VALGRIND, name, count))
+            assert found is not None, "valgrind said nothing"
+            return int(found[1].replace(",", ""))
+
+    less, more = await asyncio.gather(counted(few), counted(many))
+    return (more - less) / (many - few)
+
+
+async def run(quick: bool) -> list[Table]:
+    """Who has it is compared with what lies beneath."""
+    title = "instructions: one read, thousands of processor instructions of the client, by valgrind"
+    if shutil.which("valgrind") is None:
+        return [Table("instructions", title, COLUMNS, notes=("left out: valgrind is not installed",))]
+    # Starting Python takes as long as thousands of sessions, so many of them cost little, and drown its noise.
+    few, many = (50, 450) if quick else (100, 2100)
+    pairs = compared()
+    async with prepared() as (_, servers):
+        await script(servers, (), BARE, 1)  # everything is compiled
+        places = asyncio.Semaphore(os.cpu_count() or 1)
+        counts = await asyncio.gather(*(instructions(servers, name, few, many, places) for name in pairs))
+    found = dict(zip(pairs, counts, strict=True))
+    rows = {
+        name: {
+            "thousands": found[name] / 1000,
+            "added": (found[name] - found[limit]) / 1000,
+            "x limit": found[name] / found[limit],
+        }
+        for name, limit in pairs.items()
+    }
+    notes = ("added, x limit: to the session, the Core connection, the raw connection it stands on.",)
+    return [Table("instructions", title, COLUMNS, rows, notes, ("thousands",))]
