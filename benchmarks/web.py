@@ -36,6 +36,8 @@ class Turns:
     cpu: list[float] = field(default_factory=list)
     """Microseconds of the server's processor for one request."""
     failed: int = 0
+    to_primary: int = 0
+    """Connections that lagwise has opened to the primary by now; for nothing but reads, it has fallen back."""
 
     def row(self) -> dict[str, float]:
         figures = (self.rates, self.p50, self.p99, self.cpu)
@@ -52,6 +54,7 @@ async def turn(load: Peer, server: Peer, mix: Mix, seconds: float, turns: Turns)
     turns.p99.append(found["p99"])
     turns.cpu.append((after["cpu"] - before["cpu"]) / found["requests"] * 1e6)
     turns.failed += found["failed"]
+    turns.to_primary = after["to_primary"]
 
 
 async def measure(mix: Mix, names: list[str], quick: bool) -> list[Table]:
@@ -79,6 +82,11 @@ async def measure(mix: Mix, names: list[str], quick: bool) -> list[Table]:
         f"x recipe, x limit ({mix.limit}): requests per second, as a multiple; more is better.",
         "CPU us: of the server's process, for one request. The load and PostgreSQL run on the same machine.",
         *(f"{name}: {taken.failed} answers were errors" for name, taken in turns.items() if taken.failed),
+        *(
+            f"{name}: fell back to the primary for a time"
+            for name, taken in turns.items()
+            if taken.to_primary and not mix.writes
+        ),
     ]
     title = f"{mix.key}: {mix.title}; {CLIENTS} connections, medians of {rounds} turns of {seconds:g} s"
     return [Table(mix.key, title, COLUMNS, rows, tuple(notes), ("per s",))]

@@ -143,8 +143,9 @@ def reset_touched(connection: Any, record: Any, state: Any) -> None:
     if record is None or not record.info.pop(_TOUCHED, False):
         return
     if state.asyncio_safe and not state.terminate_only:
+        end = "ROLLBACK; " if record.driver_connection.is_in_transaction() else ""
         fence = f"; {_FENCE}" if _FENCED in record.info else ""
-        _run_driver(connection, _RESET + fence)
+        _run_driver(connection, end + _RESET + fence)
 
 
 def close_touched(connection: Any, record: Any, state: Any) -> None:

@@ -30,6 +30,16 @@ class _Watch:
     silence: asyncio.TimerHandle | None = None
     """Runs out when the node has been silent for the policy's `abort_after`."""
 
+    @property
+    def asking(self) -> bool:
+        """Whether a probe is in flight."""
+        return self.tried_at < self.started_at
+
+    def ask(self, moment: float) -> None:
+        """Want a probe that begins after `moment`; one in flight that did will do."""
+        if not (self.asking and self.started_at >= moment):
+            self.wanted.set()
+
 
 class Monitor:
     """Watches the nodes. `view` is the latest picture; it is replaced, never changed."""
@@ -98,7 +108,7 @@ class Monitor:
             reading = self.view.node(name).reading
             if reading is not None and reading.at >= moment:
                 return True
-            watch.wanted.set()
+            watch.ask(moment)
             return False
 
         await self.until(settled, deadline)
@@ -112,7 +122,7 @@ class Monitor:
             asked = [node.name for node in self.view.nodes if every or node.reading is None]
             waiting = [name for name in asked if self._watches[name].tried_at < moment]
             for name in waiting:
-                self._watches[name].wanted.set()
+                self._watches[name].ask(moment)
             return not waiting
 
         await self.until(tried, deadline)
@@ -122,7 +132,7 @@ class Monitor:
         now = self.clock()
         for name in names:
             watch = self._watches[name]
-            if now - watch.started_at >= _GAP:
+            if not watch.asking and now - watch.started_at >= _GAP:
                 watch.wanted.set()
 
     def lost(self, name: str, error: str) -> None:
