@@ -11,7 +11,12 @@ import time
 from importlib.metadata import version
 from typing import Any
 
-from advanced_alchemy.config import AsyncSessionConfig, EngineConfig, RoutingConfig, SQLAlchemyAsyncConfig
+from advanced_alchemy.config import (  # type: ignore[import-not-found]
+    AsyncSessionConfig,
+    EngineConfig,
+    RoutingConfig,
+    SQLAlchemyAsyncConfig,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
