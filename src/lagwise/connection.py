@@ -48,19 +48,24 @@ def _closed(error: BaseException | None) -> bool:
     return isinstance(error, InterfaceError) and "closed" in str(error)
 
 
+def driver_of(connection: Connection) -> Any:
+    """The driver's own connection, asyncpg's."""
+    return connection.connection.driver_connection
+
+
 def abandon(connection: Connection) -> None:
     """Close at once, without the goodbye that a dead node would never answer."""
     if connection.closed or connection.invalidated:
         return  # to ask it for its driver's connection would open another
     with suppress(Exception):
-        terminate = getattr(connection.connection.driver_connection, "terminate", None)
+        terminate = getattr(driver_of(connection), "terminate", None)
         if terminate is not None:
             terminate()
 
 
 def demoted(connection: Connection) -> bool:
     """Whether the server has said, unasked, that it is in recovery (PostgreSQL 14 and later; asyncpg)."""
-    settings = getattr(connection.connection.driver_connection, "get_settings", None)
+    settings = getattr(driver_of(connection), "get_settings", None)
     return settings is not None and getattr(settings(), "in_hot_standby", None) == "on"
 
 
@@ -114,7 +119,7 @@ def hear_failure(connection: Connection, error: BaseException) -> None:
     A cancelled COMMIT, or one whose connection broke, may have succeeded: it stays in doubt.
     """
     commit = connection.info.pop(_COMMIT, None)
-    if commit is not None and getattr(error, "sqlstate", None) is not None:
+    if commit is not None and getattr(getattr(error, "orig", error), "sqlstate", None) is not None:
         commit.refused()
     if connection.dialect.name == "sqlite":
         sqlite.allow_writes(connection)

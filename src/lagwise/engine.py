@@ -8,9 +8,10 @@ from typing import Any
 from weakref import WeakSet
 
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util.concurrency import await_only
 
 from lagwise import sqlite
@@ -90,6 +91,7 @@ class RoutedEngine(OptionEngine):
         self.tally = tally
         self.reads = reads
         self.on_replica = on_replica
+        self.for_async = AsyncEngine(self)
         if reads and self.dialect.name != "postgresql":
             sqlite.refuse_writes(self)
         elif not reads:
@@ -141,34 +143,38 @@ class RoutedEngine(OptionEngine):
             fence(connection)
         return connection
 
-    def failed(self, context: ExceptionContext) -> None:
-        """Say what a failed statement means: for the node, for a commit in doubt, and for the caller.
-
-        Raises:
-            ReadOnly: a write in a read session.
-            NoPrimary: a write on a node that is no longer the primary.
-            RoutingError: a savepoint or a cursor where there is no transaction.
-        """
-        failure = judge(context.sqlalchemy_exception or context.original_exception, on_replica=self.on_replica)
+    def lost_by(self, error: BaseException, connection: Connection | None) -> bool:
+        """Say what a failed statement means for the node, and for a commit in doubt; whether the connection is gone."""
+        failure = judge(error, on_replica=self.on_replica)
         if failure in {Failure.LOST, Failure.TIMEOUT}:
-            context.is_disconnect = context.is_disconnect or failure is Failure.LOST
-            self.traffic.lost(type(context.original_exception).__name__)
-        elif context.connection is not None:
-            hear_failure(context.connection, context.original_exception)
+            self.traffic.lost(type(getattr(error, "orig", error)).__name__)
+        elif connection is not None:
+            hear_failure(connection, error)
+        if failure is Failure.READ_ONLY and not self.reads and connection is not None and demoted(connection):
+            self.traffic.lost("Demoted")
+            return True
+        return failure is Failure.LOST
+
+    def named(self, error: BaseException, connection: Connection | None) -> RoutingError | None:
+        """The error that says to the caller what the database's own does not, or None.
+
+        `ReadOnly` for a write in a read session, `NoPrimary` for a write on a node that is no longer the primary,
+        `RoutingError` for a savepoint or a cursor where there is no transaction.
+        """
+        failure = judge(error, on_replica=self.on_replica)
         if failure is Failure.READ_ONLY and self.reads:
-            raise ReadOnly(
+            return ReadOnly(
                 f"a read session on {self.traffic.name} attempted a write, or what only a primary can do, "
                 "and the database refused it. "
                 "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
-            ) from context.original_exception
-        if failure is Failure.READ_ONLY and context.connection is not None and demoted(context.connection):
-            context.is_disconnect = True
-            self.traffic.lost("Demoted")
-            raise NoPrimary(
+            )
+        if failure is Failure.READ_ONLY and connection is not None and demoted(connection):
+            return NoPrimary(
                 f"{self.traffic.name} is in recovery: it is not the primary any more and refused the write. Retry."
-            ) from context.original_exception
+            )
         if failure is Failure.NO_TRANSACTION and self.on_replica:
-            raise RoutingError(
+            return RoutingError(
                 "a savepoint or a server-side cursor needs a transaction, and plain reads run without one; "
                 "open the session with db.read(snapshot=True), in FastAPI reads(snapshot=True)."
-            ) from context.original_exception
+            )
+        return None

@@ -3,32 +3,40 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Generic, TypeVar, cast
 
+import asyncpg  # type: ignore[import-untyped]
 from fastapi import FastAPI, HTTPException, WebSocketException, params
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from starlette.requests import HTTPConnection
 
 from lagwise.asgi import CausalityMiddleware
 from lagwise.errors import NoPrimary, NoReplica, NotOpen
 from lagwise.health import health_router
+from lagwise.maker import ReadBlock, WriteBlock
 from lagwise.router import Router
-from lagwise.session import refuse_pending
 
 __all__ = [
     "CausalityMiddleware",
+    "ReadAsyncpg",
+    "ReadConnection",
     "ReadSession",
     "RoutedSession",
+    "WriteAsyncpg",
     "WriteSession",
     "health_router",
     "lifespan",
+    "read_asyncpg",
+    "read_connection",
     "read_session",
     "reads",
     "routed_session",
+    "write_asyncpg",
     "write_session",
     "writes",
 ]
 
+T = TypeVar("T")
 _STATE = "lagwise"
 # https://www.rfc-editor.org/rfc/rfc9110#name-safe-methods; QUERY: RFC 9110's safe method with a body.
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "QUERY"})
@@ -85,9 +93,8 @@ def reads(
     async def read(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
         maker = _router(db, connection).read
         session = maker(max_staleness=max_staleness, primary=primary, snapshot=snapshot)
-        async with _Serving(session, connection):
+        async with _Serving(ReadBlock(session), connection):
             yield session
-            refuse_pending(session)
 
     return _depends(read)
 
@@ -97,62 +104,71 @@ def writes(db: Router | None = None) -> params.Depends:
 
     async def write(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
         session = _router(db, connection).write()
-        async with _Serving(session, connection):
+        async with _Serving(WriteBlock(session), connection):
             yield session
-            await session.commit()
 
     return _depends(write)
 
 
 async def read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
     """What `ReadSession` depends on; a key for `app.dependency_overrides`."""
-    session = _router(None, connection).read()
-    async with _Serving(session, connection):
+    async with _Serving(ReadBlock(_router(None, connection).read()), connection) as session:
         yield session
-        refuse_pending(session)
 
 
 async def write_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
     """What `WriteSession` depends on; a key for `app.dependency_overrides`."""
-    session = _router(None, connection).write()
-    async with _Serving(session, connection):
+    async with _Serving(WriteBlock(_router(None, connection).write()), connection) as session:
         yield session
-        await session.commit()
 
 
 async def routed_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
     """What `RoutedSession` depends on: the HTTP method decides; a WebSocket may write."""
-    if connection.scope.get("method") in _SAFE:
-        session = _router(None, connection).read()
-        async with _Serving(session, connection):
-            yield session
-            refuse_pending(session)
-    else:
-        session = _router(None, connection).write()
-        async with _Serving(session, connection):
-            yield session
-            await session.commit()
+    db, safe = _router(None, connection), connection.scope.get("method") in _SAFE
+    async with _Serving(ReadBlock(db.read()) if safe else WriteBlock(db.write()), connection) as session:
+        yield session
 
 
-class _Serving:
-    """Enters a session on behalf of a request: when no node can serve, the client is told to come back."""
+async def read_connection(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
+    """What `ReadConnection` depends on; a key for `app.dependency_overrides`."""
+    async with _Serving(_router(None, connection).read.connect(), connection) as core:
+        yield core
 
-    __slots__ = ("_connection", "_session")
 
-    def __init__(self, session: AsyncSession, connection: HTTPConnection) -> None:
-        self._session = session
+async def read_asyncpg(connection: HTTPConnection) -> AsyncIterator[asyncpg.Connection]:
+    """What `ReadAsyncpg` depends on; a key for `app.dependency_overrides`."""
+    async with _Serving(_router(None, connection).read.asyncpg(), connection) as driver:
+        yield driver
+
+
+async def write_asyncpg(connection: HTTPConnection) -> AsyncIterator[asyncpg.Connection]:
+    """What `WriteAsyncpg` depends on; a key for `app.dependency_overrides`."""
+    async with _Serving(_router(None, connection).write.asyncpg(), connection) as driver:
+        yield driver
+
+
+class _Serving(Generic[T]):
+    """Enters a block on behalf of a request: when no node can serve, the client is told to come back."""
+
+    __slots__ = ("_block", "_connection")
+
+    def __init__(self, block: AbstractAsyncContextManager[T], connection: HTTPConnection) -> None:
+        self._block = block
         self._connection = connection
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> T:
         try:
-            await self._session.__aenter__()
+            return await self._block.__aenter__()
         except (NoPrimary, NoReplica) as error:
             raise self._unavailable() from error
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._session.__aexit__(kind, error, trace)
+        try:
+            await self._block.__aexit__(kind, error, trace)
+        except (NoPrimary, NoReplica) as refused:
+            raise self._unavailable() from refused
         if isinstance(error, NoPrimary | NoReplica):
             raise self._unavailable() from error
 
@@ -171,7 +187,7 @@ def _router(db: Router | None, connection: HTTPConnection) -> Router:
     return cast("Router", found)
 
 
-def _depends(provide: Callable[[HTTPConnection], AsyncIterator[AsyncSession]]) -> params.Depends:
+def _depends(provide: Callable[[HTTPConnection], AsyncIterator[Any]]) -> params.Depends:
     # "function": the session ends, and commits, before the response starts. FastAPI's default for
     # dependencies with yield has answered 200 by then.
     return params.Depends(provide, scope="function")
@@ -183,3 +199,9 @@ WriteSession = Annotated[AsyncSession, _depends(write_session)]
 """A session on the primary; COMMIT precedes the response, and a failed COMMIT is a 500."""
 RoutedSession = Annotated[AsyncSession, _depends(routed_session)]
 """A read session for GET, HEAD, OPTIONS and QUERY, a write session for every other method."""
+ReadConnection = Annotated[AsyncConnection, _depends(read_connection)]
+"""SQLAlchemy Core without a session, on a node that has everything this client wrote."""
+ReadAsyncpg = Annotated[asyncpg.Connection, _depends(read_asyncpg)]
+"""asyncpg's own connection, for reads on such a node: `$1` placeholders, one round trip."""
+WriteAsyncpg = Annotated[asyncpg.Connection, _depends(write_asyncpg)]
+"""asyncpg's own connection on the primary, in a transaction whose COMMIT precedes the response."""

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from lagwise.causality import Causality, Commit
 from lagwise.connection import abandon, judge, untouched
 from lagwise.engine import RoutedEngine
-from lagwise.errors import NoPrimary
+from lagwise.errors import NoPrimary, NoReplica
 from lagwise.failure import Failure
 from lagwise.pools import Pools
 from lagwise.route import Route
@@ -134,6 +134,13 @@ class Opening:
             self.opened_on = seen.changes
             return False
         return True
+
+    def left_behind(self) -> NoReplica:
+        """The error for one who was overtaken and cannot move."""
+        return NoReplica(
+            "this read session began its transaction before the client's own write, which its node does "
+            "not show. Read what was just written in a new session, or with db.read(primary=True)."
+        )
 
     def move(self) -> None:
         """Go on elsewhere, further ahead: without a transaction each statement sees its own moment anyway."""

@@ -182,8 +182,12 @@ class Pools:
 
     def _failed(self, context: ExceptionContext) -> None:
         # The listener sees the owner's own use of the engine too; that is not ours to judge.
-        if isinstance(context.engine, RoutedEngine) and context.engine.traffic is self.traffic:
-            context.engine.failed(context)
+        engine, connection = context.engine, context.connection
+        if isinstance(engine, RoutedEngine) and engine.traffic is self.traffic:
+            error = context.sqlalchemy_exception or context.original_exception
+            context.is_disconnect = engine.lost_by(error, connection) or context.is_disconnect
+            if (named := engine.named(error, connection)) is not None:
+                raise named from context.original_exception
 
     def _ran(self, _cursor: Any, statement: str, *rest: Any) -> None:
         # An event of the dialect's, not of the engine's: for the sake of those, every connection joins the

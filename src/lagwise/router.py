@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from lagwise.causality import Causality, Commit, known_systems, known_windows, whole_seconds
 from lagwise.choose import choose
 from lagwise.errors import NoReplica, NotOpen
+from lagwise.maker import RoutingSessionMaker
 from lagwise.monitor import Monitor
 from lagwise.opening import Intent, Opening
 from lagwise.policy import Policy
@@ -19,7 +20,6 @@ from lagwise.pools import PRIMARY, Pools, Replica, Target, pools_of
 from lagwise.positions import Positions
 from lagwise.probe import Prober
 from lagwise.route import Request, Route, route
-from lagwise.session import RoutingSessionMaker
 from lagwise.token import Position
 from lagwise.view import Node, Reading, Role, View
 

@@ -1,4 +1,4 @@
-"""Session makers, and the sessions they make: an application's own classes, routed."""
+"""Routed sessions: an application's own session classes, with the choice of a node in front."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -7,15 +7,12 @@ from typing import Any, Self
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from lagwise.causality import Causality
-from lagwise.connection import BEFORE_COMMIT
-from lagwise.errors import NoReplica, ReadOnly
-from lagwise.opening import Intent, Opener, Opening
+from lagwise.connection import BEFORE_COMMIT, driver_of
+from lagwise.opening import Opening
 
 
 class RoutingSession(Session):
@@ -46,10 +43,7 @@ class RoutingSession(Session):
             return
         if not opening.intent.write and opening.overtaken(in_transaction=self.in_transaction()):
             if _in_block(self):
-                raise NoReplica(
-                    "this read session began its transaction before the client's own write, which its node does "
-                    "not show. Read what was just written in a new session, or with db.read(primary=True)."
-                )
+                raise opening.left_behind()
             opening.move()
         if opening.engine is None:
             await_only(opening.open())
@@ -139,81 +133,6 @@ class RoutingAsyncSession(AsyncSession):
             await super().__aexit__(kind, error, trace)
 
 
-class _ReadBlock(_AsyncSessionContextManager[AsyncSession]):
-    """`db.read.begin()`: nothing is begun, so that a first statement that fails can be run elsewhere."""
-
-    async def __aenter__(self) -> AsyncSession:
-        return await self.async_session.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                refuse_pending(self.async_session)
-        finally:
-            await self.async_session.__aexit__(kind, error, trace)
-
-
-def refuse_pending(session: AsyncSession) -> None:
-    """Raise `ReadOnly` for objects that were added or deleted in a read session and would be forgotten."""
-    for what, objects in (("added", session.new), ("deleted", session.deleted)):
-        if objects:
-            names = ", ".join(sorted({type(each).__name__ for each in objects}))
-            raise ReadOnly(
-                f"objects were {what} in a read session ({names}) and nothing was written. "
-                "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
-            )
-
-
-class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
-    """`db.read` or `db.write`: an `async_sessionmaker` whose sessions are routed.
-
-    With its conventions: a plain call does not commit, `begin()` commits on success.
-    """
-
-    def __init__(self, opener: Opener, *, write: bool, options: dict[str, Any]) -> None:
-        if {"bind", "binds"} & options.keys():
-            raise ValueError("session_options cannot take bind or binds: the Router chooses each session's engine")
-        options = {"expire_on_commit": False, **options}
-        class_ = options.pop("class_", AsyncSession)
-        sync_class = options.pop("sync_session_class", None) or class_.sync_session_class
-        super().__init__(class_=_mixed(RoutingAsyncSession, class_), sync_session_class=_sync(sync_class), **options)
-        self._opener = opener
-        self._write = write
-
-    def __call__(
-        self, *, max_staleness: float | None = None, primary: bool = False, snapshot: bool = False, **local_kw: Any
-    ) -> AsyncSession:
-        """A session on one node.
-
-        Args:
-            max_staleness: how stale this read may be, seconds; never more than the policy's `max_lag`.
-            primary: read from the primary all the same, still read-only.
-            snapshot: one REPEATABLE READ snapshot for the whole session; streaming and savepoints work.
-            local_kw: as for `async_sessionmaker`.
-
-        Raises:
-            NotOpen: the Router is not running.
-            ValueError: `max_staleness` is negative, or reading options are given to `db.write`.
-        """
-        if self._write and (max_staleness is not None or primary or snapshot):
-            raise ValueError("max_staleness, primary and snapshot are for db.read; a write session is on the primary")
-        if max_staleness is not None and not max_staleness >= 0:
-            raise ValueError(f"max_staleness must be at least 0 seconds, not {max_staleness!r}")
-        self._opener.require_open()
-        local_kw.setdefault("bind", self._opener.default_engine())
-        session = super().__call__(**local_kw)
-        intent = Intent(write=self._write, max_staleness=max_staleness, primary=primary, snapshot=snapshot)
-        sync: RoutingSession = session.sync_session  # type: ignore[assignment]
-        sync.opening = Opening(self._opener, intent, Causality.current(), session.info)
-        return session
-
-    def begin(self) -> _AsyncSessionContextManager[AsyncSession]:
-        """A session in a block: `db.write` commits when the block succeeds and rolls back when it fails."""
-        return super().begin() if self._write else _ReadBlock(self())
-
-
 _classes: dict[tuple[type, type], type] = {}
 
 
@@ -225,6 +144,11 @@ def _mixed(mixin: type, base: type) -> type:
     if key not in _classes:
         _classes[key] = type(base.__name__, (mixin, base), {})
     return _classes[key]
+
+
+def routed(class_: type[AsyncSession], sync_class: type[Session]) -> tuple[type[AsyncSession], type[Session]]:
+    """These session classes, routed."""
+    return _mixed(RoutingAsyncSession, class_), _sync(sync_class)
 
 
 def _sync(base: type[Session]) -> type[Session]:
@@ -261,5 +185,4 @@ def _committed(session: Session) -> None:
     opening: Opening | None = getattr(session, "opening", None)
     if opening is not None and opening.commit is not None and opening.connection is not None:
         commit, opening.commit = opening.commit, None
-        driver = opening.connection.connection.driver_connection
-        await_only(opening.opener.committed(opening.node, commit, driver))
+        await_only(opening.opener.committed(opening.node, commit, driver_of(opening.connection)))

@@ -1,0 +1,126 @@
+"""One connection without a session: taken where the client may read or write, changed when its node fails."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.util.concurrency import greenlet_spawn
+
+from lagwise.connection import BEFORE_COMMIT
+from lagwise.errors import RoutingError
+from lagwise.opening import Opening
+
+T = TypeVar("T")
+
+
+class Visit:
+    """What a session does for itself, for those who hold a bare connection."""
+
+    def __init__(self, opening: Opening) -> None:
+        self.opening = opening
+        self.bound = False
+        """Whether the caller holds on to this very connection: a transaction, a cursor, a prepared statement."""
+
+    @property
+    def connection(self) -> Connection:
+        """The connection of the moment. Raises `RoutingError` when it was lost and nothing came in its place."""
+        if self.opening.connection is None:
+            raise RoutingError("this connection was lost, and its block cannot go on. Begin a new one.")
+        return self.opening.connection
+
+    async def settle_in(self, connection: Connection) -> None:
+        """Called with each connection, the first and those that take its place, before it is used."""
+
+    async def settle_up(self, connection: Connection) -> None:
+        """Called with each connection before it goes back."""
+
+    async def arrive(self) -> None:
+        """Choose a node and connect; another one when that fails. Raises what `db.read()` raises."""
+        opening = self.opening
+        while True:
+            engine = await opening.open()
+            connection: Connection | None = None
+            try:
+                connection = opening.connection = await greenlet_spawn(engine.connect)
+                connection.info.pop(BEFORE_COMMIT, None)  # of a session that rolled back
+                await self.settle_in(connection)
+            except BaseException as error:
+                again = isinstance(error, Exception) and not opening.intent.write and opening.elsewhere(error)
+                await self._close(connection)
+                if not again:
+                    raise
+            else:
+                return
+
+    async def run(self, statement: Callable[[], Awaitable[T]]) -> T:
+        """Run a statement where its client's writes are; the first one where it succeeds.
+
+        Raises:
+            NoReplica: the client has written meanwhile, and holds on to a connection that does not show it.
+        """
+        opening = self.opening
+        if not opening.intent.write and opening.overtaken(in_transaction=opening.started):
+            if self.bound:
+                raise opening.left_behind()
+            await to_the_end(self._depart())
+            opening.move()
+            await self.arrive()
+        while True:
+            try:
+                result = await statement()
+            except Exception as error:
+                connection = opening.connection
+                if opening.started or self.bound or opening.intent.write or not opening.elsewhere(error):
+                    raise
+                await to_the_end(self._close(connection))
+                await self.arrive()
+            else:
+                opening.started = True
+                return result
+
+    async def leave(self) -> None:
+        """Give the connection back, and remember what was read. Cancelled or not, it ends."""
+        if self.opening.silent(in_transaction=True):
+            await self._leave()
+        else:
+            await to_the_end(self._leave())
+
+    async def _leave(self) -> None:
+        opening = self.opening
+        visited = opening.node if opening.connection is not None and opening.started else None
+        try:
+            await self._depart()
+            if visited is not None and opening.remembers:
+                await opening.opener.has_read(opening, visited)
+        finally:
+            opening.reopen()
+
+    async def _depart(self) -> None:
+        connection = self.opening.connection
+        if connection is None or connection.closed:
+            return
+        try:
+            await self.settle_up(connection)
+            await greenlet_spawn(connection.close)
+        except Exception as error:
+            lost = self.opening.lost(error)
+            await self._close(connection)
+            if not lost:
+                raise
+            # The caller has read what there was to read; only the goodbye to a dead connection failed.
+
+    @staticmethod
+    async def _close(connection: Connection | None) -> None:
+        """End one that has failed: nobody knows in which state it is."""
+        if connection is not None and not connection.closed:
+            with suppress(Exception):
+                await greenlet_spawn(connection.invalidate)
+            with suppress(Exception):
+                await greenlet_spawn(connection.close)
+
+
+async def to_the_end(work: Awaitable[Any]) -> None:
+    """Whoever waits may be cancelled; the work goes on: to end half-way would cost the connection."""
+    await asyncio.shield(asyncio.ensure_future(work))
