@@ -14,6 +14,7 @@ from benchmarks.application import Servers, prepared
 from benchmarks.contestants import BARE, PLAIN, RECIPE, Run, carried, engine_on, reading, routing, writing
 from benchmarks.progress import progress
 from benchmarks.tables import Table
+from benchmarks.turns import order
 from lagwise import Router
 
 LEVELS = (1, 16, 64)
@@ -117,9 +118,8 @@ async def measure(crowds: list[Crowd], limit: str, rounds: int, sessions: int) -
     for each in crowds:
         await rush(each, BUSIEST, 4 * BUSIEST, Took())  # its connections are open, its statements prepared
     for turn in range(rounds):
-        at = turn % len(crowds)
         for tasks in LEVELS:
-            for each in crowds[at:] + crowds[:at]:
+            for each in order(crowds, turn):
                 await rush(each, tasks, sessions, took[each.name][tasks])
     rates = {name: {tasks: statistics.median(t.rates) for tasks, t in levels.items()} for name, levels in took.items()}
     return {

@@ -18,7 +18,7 @@ from benchmarks.contestants import BARE, BARE_CORE, CORE, DRIVER, LAGWISE, RAW, 
 from benchmarks.peer import ROOT, PeerError
 from benchmarks.progress import progress
 from benchmarks.tables import Table
-from lagwise.session import RoutingSessionMaker
+from lagwise import Router
 
 VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 COLUMNS = ("thousands", "added", "x limit")
@@ -27,7 +27,7 @@ _COUNTED = re.compile(r"I\s+refs: *([\d,]+)")
 
 def compared() -> dict[str, str]:
     """Contestant -> what lies beneath it."""
-    maker: Any = RoutingSessionMaker
+    maker: Any = type(Router("postgresql+asyncpg://nowhere").read)
     pairs = {BARE: BARE, LAGWISE: BARE, WITH_TOKEN: BARE}
     if hasattr(maker, "connect"):
         pairs |= {BARE_CORE: BARE_CORE, CORE: BARE_CORE}

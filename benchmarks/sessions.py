@@ -11,6 +11,7 @@ from benchmarks.contestants import PLAIN, RECIPE, Contestant, readers, writers
 from benchmarks.peer import Peer
 from benchmarks.progress import progress
 from benchmarks.tables import Table
+from benchmarks.turns import order
 from benchmarks.wire import Wire, wired
 
 BATCH = 20  # sessions in a turn
@@ -35,9 +36,7 @@ async def take_turns(contestants: list[Contestant], rounds: int) -> dict[str, To
     """Everybody runs a few sessions, again and again, so that whatever else the machine does meets all of them."""
     took = {each.name: Took() for each in contestants}
     for turn in range(rounds):
-        # Who follows whom changes, too.
-        at = turn % len(contestants)
-        for each in contestants[at:] + contestants[:at]:
+        for each in order(contestants, turn):
             timing = await each.batch(BATCH)
             took[each.name].times += [seconds * 1e6 for seconds in timing.seconds]
             took[each.name].cpu.append(timing.cpu / BATCH * 1e6)

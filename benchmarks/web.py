@@ -11,6 +11,7 @@ from benchmarks.peer import Peer, module
 from benchmarks.progress import progress
 from benchmarks.serving import CONTESTANTS
 from benchmarks.tables import Table
+from benchmarks.turns import order
 
 CLIENTS = 16
 COLUMNS = ("per s", "p50 ms", "p99 ms", "CPU us", "x recipe", "x limit")
@@ -71,8 +72,7 @@ async def measure(mix: Mix, names: list[str], quick: bool) -> list[Table]:
             await turn(load, server, mix, 0.5 if quick else 1.0, Turns())
         for number in range(rounds):
             progress(f"{mix.key}: round {number + 1} of {rounds}")
-            at = number % len(names)
-            for name in names[at:] + names[:at]:
+            for name in order(names, number):
                 await turn(load, up[name], mix, seconds, turns[name])
     rows = {name: taken.row() for name, taken in turns.items()}
     recipe, limit = rows[RECIPE]["per s"], rows[mix.limit]["per s"]
