@@ -1,0 +1,113 @@
+"""What the router itself executes, counted in bytecode instructions: the same on every machine, in every mood."""
+
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+import lagwise
+from lagwise import LSN, Causality, Policy, Router
+from lagwise.route import Request, route
+from lagwise.testing import Cluster
+
+from ..decide.worlds import after, primary, replica
+from .conftest import in_rotation, router
+
+HOUSE = str(Path(lagwise.__file__).parent)
+
+
+@contextmanager
+def instructions() -> Iterator[list[int]]:
+    """Counts the instructions of lagwise's own code that the block executes, in all its greenlets."""
+    counted = [0]
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(HOUSE):
+            return None
+        frame.f_trace_opcodes = True
+        counted[0] += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield counted
+    finally:
+        sys.settrace(before)
+
+
+@pytest.fixture
+async def db(cluster: Cluster) -> Any:
+    """A Router that probes when it opens, and then only when it must."""
+    policy = Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120)
+    async with router(cluster, policy, pool_size=2) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        yield db
+
+
+# Measured with CPython 3.11 and 3.13, and a tenth on top.
+BUDGET = {"session": 2000, "session with a token": 2600, "core": 2000, "asyncpg": 2050, "write with its token": 4600}
+
+
+@pytest.mark.parametrize("use", BUDGET)
+async def test_what_a_use_costs(cluster: Cluster, db: Router, use: str) -> None:
+    """No use of the router executes more instructions than its budget: raise it knowingly, or not at all."""
+    with Causality() as seen:
+        async with db.write.begin() as session:
+            await session.execute(text("INSERT INTO item (name) VALUES ('counted')"))
+    await cluster.caught_up()
+
+    async def session_read() -> None:
+        async with db.read() as session:
+            await session.execute(text("SELECT 1"))
+
+    async def with_token() -> None:
+        with Causality(seen.token):
+            await session_read()
+
+    async def core() -> None:
+        async with db.read.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def driver() -> None:
+        async with db.read.asyncpg() as connection:
+            await connection.fetchval("SELECT 1")
+
+    async def write() -> None:
+        with Causality():
+            async with db.write() as session:
+                await session.execute(text("INSERT INTO item (name) VALUES ('counted')"))
+                await session.commit()
+
+    uses: dict[str, Callable[[], Awaitable[None]]] = dict(
+        zip(BUDGET, (session_read, with_token, core, driver, write), strict=True)
+    )
+    for _ in range(20):  # connections are open, statements prepared, readings newer than the token
+        await uses[use]()
+    counts = []
+    for _ in range(5):
+        with instructions() as counted:
+            await uses[use]()
+        counts += counted
+    assert min(counts) > 0
+    assert sorted(counts)[len(counts) // 2] <= BUDGET[use]
+
+
+def test_the_decision_does_not_grow_with_the_fleet() -> None:
+    """256 replicas cost what two cost: a search in a sorted list, and two draws."""
+
+    def cost(count: int) -> int:
+        many = after([primary(2000), *(replica(f"replica-{number}", 2000) for number in range(count))])
+        policy, request = Policy(), Request(timeline=1, floor=LSN(1000))
+        draws = iter([0.1, 0.9])
+        with instructions() as counted:
+            route(many, policy, request, 0.0, draw=lambda: next(draws))
+        return counted[0]
+
+    assert 0 < cost(2) <= 300
+    assert cost(256) == cost(2)
