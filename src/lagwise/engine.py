@@ -1,9 +1,10 @@
 """One way of using a node's pool, and the reads in flight there, which can be cut off when the node is silent."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
@@ -29,6 +30,8 @@ from lagwise.connection import (
 from lagwise.errors import NoPrimary, ReadOnly, RoutingError
 from lagwise.failure import Failure
 
+_RECENT = 10.0  # seconds
+
 
 @dataclass(slots=True)
 class Tally:
@@ -37,6 +40,18 @@ class Tally:
     waits: int = 0
     timeouts: int = 0
     opened: int = 0
+    _recently: deque[float] = field(default_factory=lambda: deque(maxlen=10_000), repr=False)
+
+    def open(self, now: float) -> None:
+        """Count a connection opened at `now`, monotonic seconds."""
+        self.opened += 1
+        self._recently.append(now)
+
+    def opened_per_second(self, now: float) -> float:
+        """The mean of the last ten seconds. A pool that is large enough opens none once it is warm."""
+        while self._recently and self._recently[0] < now - _RECENT:
+            self._recently.popleft()
+        return len(self._recently) / _RECENT
 
 
 class Traffic:

@@ -72,6 +72,7 @@ class PoolHealth(BaseModel):
     waits: int
     timeouts: int
     opened: int
+    opened_per_second: float = Field(description="connections opened per second, over the last ten seconds")
 
 
 class PoolsHealth(BaseModel):
@@ -229,4 +230,5 @@ def _pool(pool: object, tally: Tally) -> PoolHealth:
         waits=tally.waits,
         timeouts=tally.timeouts,
         opened=tally.opened,
+        opened_per_second=round(tally.opened_per_second(monotonic()), 2),
     )

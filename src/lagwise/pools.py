@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import URL, event, make_url
@@ -166,7 +167,7 @@ class Pools:
             self._blank(engine)
 
         def opened(_connection: Any, _record: Any) -> None:
-            tally.opened += 1
+            tally.open(monotonic())
 
         listeners: list[tuple[Any, str, Callable[..., Any]]] = [
             (engine.sync_engine.pool, "connect", opened),

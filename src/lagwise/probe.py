@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from asyncpg import PostgresError  # type: ignore[import-untyped]
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise.lsn import LSN
@@ -21,11 +22,16 @@ _REPLICA_TIMELINE = """
     coalesce((SELECT received_tli FROM pg_stat_wal_receiver),
              (SELECT greatest(c.timeline_id, r.min_recovery_end_timeline)
               FROM pg_control_checkpoint() c, pg_control_recovery() r))"""
+# To assign a transaction number is the least that makes a server flush its log, 0.2 s later (wal_writer_delay).
+# Reads on a primary write hint bits to the log, where checksums or wal_log_hints are on, and on an idle one nobody
+# else flushes them for up to 15 s: its replicas would look as stale as that, and miss nothing.
+_FLUSH = "SELECT txid_current()"
 _READ = f"""
 SELECT in_recovery,
        (SELECT system_identifier FROM pg_control_system()) AS system,
        CASE WHEN in_recovery THEN pg_last_wal_replay_lsn() ELSE {_PRIMARY_LSN} END AS lsn,
-       CASE WHEN in_recovery THEN {_REPLICA_TIMELINE} ELSE {_PRIMARY_TIMELINE} END AS timeline
+       CASE WHEN in_recovery THEN {_REPLICA_TIMELINE} ELSE {_PRIMARY_TIMELINE} END AS timeline,
+       CASE WHEN in_recovery THEN NULL ELSE pg_current_wal_flush_lsn() END AS flushed
 FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) AS role
 """
 # A Router with no replicas asks nothing about replay.
@@ -33,7 +39,8 @@ _READ_ALONE = f"""
 SELECT in_recovery,
        (SELECT system_identifier FROM pg_control_system()) AS system,
        CASE WHEN in_recovery THEN '0/0'::pg_lsn ELSE {_PRIMARY_LSN} END AS lsn,
-       CASE WHEN in_recovery THEN 0 ELSE {_PRIMARY_TIMELINE} END AS timeline
+       CASE WHEN in_recovery THEN 0 ELSE {_PRIMARY_TIMELINE} END AS timeline,
+       NULL::pg_lsn AS flushed
 FROM (SELECT pg_is_in_recovery() AS in_recovery OFFSET 0) AS role
 """
 
@@ -54,6 +61,7 @@ async def ask(driver: Any, *, alone: bool, timeout: float, clock: Callable[[], f
         timeline=row["timeline"],
         lsn=lsn if role is Role.REPLICA else lsn.normalised(),
         at=at,
+        flushed=LSN(row["flushed"] or 0),
     )
 
 
@@ -69,6 +77,7 @@ class Prober:
         self._clock = clock
         self._alone = alone
         self._driver: Any = None
+        self._latest: Reading | None = None
         self.lost: Callable[[], None] = lambda: None
         """Called when the server closes the connection between two probes."""
 
@@ -79,7 +88,12 @@ class Prober:
         try:
             if self._driver is None or self._driver.is_closed():
                 self._driver = await self._connect()
-            return await ask(self._driver, alone=self._alone, timeout=self._timeout, clock=self._clock)
+            reading = await ask(self._driver, alone=self._alone, timeout=self._timeout, clock=self._clock)
+            if reading.stuck_since(self._latest):
+                with suppress(PostgresError):
+                    await self._driver.execute(_FLUSH, timeout=self._timeout)
+            self._latest = reading
+            return reading
         except BaseException:
             self._drop()
             raise

@@ -43,6 +43,7 @@ class Reading:
         lsn: a primary's insert position, normalised; what a replica has replayed.
         at: monotonic seconds when the probe was sent: whatever was committed before is at or below a
             primary's `lsn`.
+        flushed: what a primary has flushed to disk, and so handed on; 0 where that was not asked.
     """
 
     role: Role
@@ -50,6 +51,11 @@ class Reading:
     timeline: int
     lsn: LSN
     at: float
+    flushed: LSN = LSN(0)
+
+    def stuck_since(self, earlier: "Reading | None") -> bool:
+        """Whether this primary holds log back that it has not flushed, and flushed nothing since."""
+        return earlier is not None and earlier.flushed == self.flushed and 0 < self.flushed < self.lsn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 
+import pytest
 from sqlalchemy import select, text
 
 from lagwise import Policy, Router
@@ -84,3 +85,27 @@ async def test_recovery_conflicts_in_series(cluster: Cluster) -> None:
 def fallen_back(db: Router) -> int:
     """Connections of the primary's pool that are checked out, the only ones there are here."""
     return int(db.pools["primary"].writing.sync_engine.pool.checkedout())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("at_once", [1, 16, 64])
+async def test_no_connection_is_opened_once_warm(cluster: Cluster, at_once: int) -> None:
+    """With the Router's own pool settings; SQLAlchemy's 5 + 10 overflow close and open them all the time."""
+
+    async def opened_by(db: Router) -> int:
+        async def read(_: int) -> None:
+            async with db.read() as session:
+                await session.execute(text("SELECT 1"))
+
+        def opened() -> int:
+            return sum(tally.opened for pools in db.pools.values() for tally in pools.tallies.values())
+
+        await in_rotation(db, "replica-1", "replica-2")
+        await many(500, read, at_once=at_once)
+        warm = opened()
+        assert errors(await many(500, read, at_once=at_once)) == []
+        return opened() - warm
+
+    async with router(cluster) as db:
+        assert await opened_by(db) == 0
+    async with router(cluster, pool_size=5, max_overflow=10) as db:
+        assert (await opened_by(db) > 0) >= (at_once == 64)

@@ -13,6 +13,7 @@ from lagwise.testing import Cluster, wait_until
 from .application import Item
 from .conftest import in_rotation, router
 
+SHORT = Policy(max_lag=2, sticky_window=2, probe_interval=0.05)
 QUICK = Policy(max_lag=0.5, sticky_window=0.5, probe_interval=0.05, catch_up=0.02)
 
 
@@ -63,6 +64,30 @@ async def test_an_idle_primary_makes_nobody_look_stale(cluster: Cluster) -> None
 
         await wait_until(watched, what="an idle while")
         assert stalest < QUICK.max_lag
+
+
+async def test_log_that_nobody_flushes_makes_nobody_look_stale(cluster: Cluster) -> None:
+    """Reads on an idle primary set hint bits, and log them: replicas that wait for the flush miss no commit."""
+    await cluster.primary.execute("INSERT INTO item (name) SELECT 'hinted' FROM generate_series(1, 2000)")
+    await cluster.primary.execute("CHECKPOINT")
+    await cluster.caught_up()
+    async with router(cluster, SHORT) as db, cluster.primary.connect() as reader:
+        await in_rotation(db, "replica-1", "replica-2")
+        await reader.execute("BEGIN")
+        await reader.fetch("SELECT * FROM item")
+        await reader.execute("ROLLBACK")
+        unflushed = "SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn()"
+        loop, stalest = asyncio.get_running_loop(), 0.0
+        assert await reader.fetchval(unflushed) > 0  # or this shows nothing
+
+        def watched() -> bool:
+            nonlocal stalest
+            stalest = max(stalest, *(node.staleness(loop.time()) for node in db.view.nodes if node.name != "primary"))
+            return loop.time() > end
+
+        end = loop.time() + 2 * SHORT.max_lag
+        await wait_until(watched, what="an idle while")
+        assert stalest < SHORT.max_lag
 
 
 async def test_a_dead_receiver_is_noticed(cluster: Cluster) -> None:
