@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
-from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -17,8 +16,8 @@ from sqlalchemy.util.concurrency import await_only
 
 from lagwise import sqlite
 from lagwise.connection import (
+    AnnouncingConnection,
     abandon,
-    announce_commit,
     capacity,
     checked_out,
     demoted,
@@ -109,9 +108,6 @@ class RoutedEngine(OptionEngine):
         self.for_async = AsyncEngine(self)
         if reads and self.dialect.name != "postgresql":
             sqlite.refuse_writes(self)
-        elif not reads:
-            event.listen(self, "commit", announce_commit)
-            event.listen(self, "commit_twophase", announce_commit)
 
     def connect(self) -> Connection:
         """A connection from the pool, fit for this use.
@@ -153,6 +149,8 @@ class RoutedEngine(OptionEngine):
         return connection
 
     def _connected(self) -> Connection:
+        if not self.reads:
+            return AnnouncingConnection(self)
         connection = super().connect()
         if self.on_replica:
             fence(connection)
