@@ -164,7 +164,12 @@ def hear_failure(connection: Connection, error: BaseException) -> None:
 def note_statement(connection: Connection, statement: str) -> None:
     """Note whether a read session's statement may outlive it."""
     if not plain(statement):
-        connection.info[_TOUCHED] = True
+        touch(connection)
+
+
+def touch(connection: Connection) -> None:
+    """Note that this connection must be reset before its next use."""
+    connection.info[_TOUCHED] = True
 
 
 def untouched(connection: Connection) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +25,7 @@ from lagwise.connection import (
     hear_failure,
     idle,
     judge,
+    touch,
 )
 from lagwise.errors import NoPrimary, ReadOnly, RoutingError
 from lagwise.failure import Failure
@@ -60,30 +61,38 @@ class Traffic:
         self.name = name
         self.lost: Callable[[str], None] = lambda _error: None
         self.in_flight: WeakSet[Connection] = WeakSet()
-        self._connecting: set[asyncio.Timeout] = set()
+        self._connecting: dict[asyncio.Timeout, bool] = {}
 
     def abort(self) -> None:
         """The node is silent: cut off the reads that wait for it, so that they can run elsewhere."""
         for connection in list(self.in_flight):
             if not connection.closed:
                 abandon(connection)
+        self._end(self._connecting)
+
+    def turn_away(self) -> None:
+        """The node has not answered somebody: a replica's reads that only wait for a connection go elsewhere."""
+        self._end([connecting for connecting, on_replica in self._connecting.items() if on_replica])
+
+    @staticmethod
+    def _end(waiting: Iterable[asyncio.Timeout]) -> None:
         now = asyncio.get_running_loop().time()
-        for connecting in self._connecting:
+        for connecting in waiting:
             connecting.reschedule(now)
 
     @contextmanager
-    def abortable(self) -> Iterator[None]:
-        """Opening a connection, or waiting for one, with no limit of its own until `abort()` sets one."""
+    def abortable(self, *, on_replica: bool) -> Iterator[None]:
+        """Opening a connection, or waiting for one, with no limit of its own until somebody sets one."""
         connecting = asyncio.timeout(None)
         await_only(connecting.__aenter__())
-        self._connecting.add(connecting)
+        self._connecting[connecting] = on_replica
         try:
             yield
         except BaseException as error:
-            self._connecting.discard(connecting)
+            del self._connecting[connecting]
             await_only(connecting.__aexit__(type(error), error, error.__traceback__))
             raise
-        self._connecting.discard(connecting)
+        del self._connecting[connecting]
         await_only(connecting.__aexit__(None, None, None))
 
 
@@ -121,7 +130,7 @@ class RoutedEngine(OptionEngine):
             self.tally.waits += 1
         try:
             if self.reads and not at_once:
-                with self.traffic.abortable():
+                with self.traffic.abortable(on_replica=self.on_replica):
                     connection = self._connected()
             else:
                 connection = self._connected()
@@ -161,8 +170,16 @@ class RoutedEngine(OptionEngine):
         failure = judge(error, on_replica=self.on_replica)
         if failure in {Failure.LOST, Failure.TIMEOUT}:
             self.traffic.lost(type(getattr(error, "orig", error)).__name__)
+            if failure is Failure.TIMEOUT and self.reads and connection is not None:
+                # SQLAlchemy would say goodbye to a node that does not answer, and wait for it: up to 2 s.
+                abandon(connection)
+                self.traffic.turn_away()
         elif connection is not None:
             hear_failure(connection, error)
+            if self.on_replica:
+                # asyncpg parses a statement before it looks at its arguments. When it refuses those, or a cursor,
+                # the server is left in a transaction that the driver does not know of, with its locks.
+                touch(connection)
         if failure is Failure.READ_ONLY and not self.reads and connection is not None and demoted(connection):
             self.traffic.lost("Demoted")
             return True

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from lagwise import Policy, Router
@@ -117,6 +118,24 @@ async def test_plain_selects_still_cost_one_round_trip(cluster: Cluster) -> None
         assert await run("SELECT count(*) FROM item") == 1
         assert await run("SET search_path = tenant") >= 2
         assert await run("SELECT count(*) FROM item") == 1
+
+
+async def test_a_failed_statement_leaves_no_transaction(cluster: Cluster) -> None:
+    """Arguments the driver refuses, a cursor it cannot open: the next session begins anew, and no lock stays."""
+    async with Router(cluster.primary.url, [cluster.replicas[0].url], policy=LONG, pool_size=1) as db:
+        await in_rotation(db, "replica-1")
+        for number in range(2):
+            async with db.read() as session:
+                pid = await session.scalar(text("SELECT pg_backend_pid()"))
+                with pytest.raises(SQLAlchemyError):
+                    if number:
+                        await session.stream(text("SELECT id FROM item"))
+                    else:
+                        await session.execute(text("SELECT id FROM item WHERE id = :id"), {"id": "no number"})
+            held = "SELECT count(*) FROM pg_locks WHERE pid = $1"
+            assert await cluster.replicas[0].fetchval(held, pid) == 0
+            async with db.read(snapshot=True) as session:
+                assert await session.scalar(text("SELECT pg_backend_pid()")) == pid
 
 
 async def test_a_cancelled_session_leaves_nothing_either(cluster: Cluster) -> None:
