@@ -4,7 +4,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
 
 from lagwise import raw
@@ -105,7 +105,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
 
     def connect(
         self, *, max_staleness: float | None = None, primary: bool = False, snapshot: bool = False
-    ) -> RoutedConnection:
+    ) -> AsyncConnection:
         """SQLAlchemy Core without a session, for reads: `async with db.read.connect() as connection`.
 
         Options and errors as for `db.read()`; on a replica a statement is one round trip.

@@ -1,6 +1,7 @@
 """The driver's own connection, asyncpg's, out of the same pools and under the same promise."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,53 +19,96 @@ from lagwise.visit import Visit
 _STATEMENTS = frozenset({"execute", "fetch", "fetchrow", "fetchval", "fetchmany"})
 # What only asks the driver.
 _QUESTIONS = frozenset({"get_server_pid", "get_server_version", "get_settings", "is_closed", "is_in_transaction"})
-# What leaves nothing in the driver, and in the server only what a reset undoes.
-_RESETTABLE = frozenset({
-    "copy_from_query", "copy_from_table", "copy_records_to_table", "copy_to_table",
-    "cursor", "executemany", "prepare", "transaction",
+# What is awaited, and may have handed something out before it failed. These, a transaction and a cursor leave
+# nothing in the driver, and in the server only what a reset undoes.
+_CALLS = frozenset({
+    "copy_from_query", "copy_from_table", "copy_records_to_table", "copy_to_table", "executemany", "prepare",
 })  # fmt: skip
+# How long a ROLLBACK may take, seconds, before its connection is given up: as long as SQLAlchemy waits for one.
+_GOODBYE = 2.0
+_LENDINGS = itertools.count(1)
 
 
 class _DriverVisit(Visit):
     """Transactions are the driver's here, so that the pool's own would not know of them."""
 
-    spoilt = False
-    """Whether the driver was changed in ways that nobody can undo: codecs, listeners."""
-
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening)
         self.transaction: Any = None
+        """The one that holds the promise, where there is one: the caller's are savepoints in it."""
+        self.held = False
+        """Whether the caller has something of the driver's that lives on in this very connection."""
+        self.spoilt = False
+        """Whether the driver was changed in ways that nobody can undo: codecs, listeners."""
+        self._lending: tuple[Any, int] | None = None
+
+    @property
+    def bound(self) -> bool:
+        """Likewise inside a transaction of the caller's."""
+        return self.held or (self.transaction is None and _in_transaction(self.connection))
+
+    @property
+    def silent(self) -> bool:
+        """A connection that is closed for good says goodbye."""
+        return not self.spoilt and super().silent
 
     async def settle_in(self, connection: Connection) -> None:
         """A replica's reads need no transaction; everything else begins the one that holds the promise."""
         opening, self.transaction = self.opening, None
+        driver = driver_of(connection)
+        # By this number asyncpg tells whether a statement, cursor or transaction is of this lending: used after
+        # it they raise, instead of running on somebody else's connection. It has no public name.
+        self._lending = driver, driver._pool_release_ctr
+        driver._pool_release_ctr = -next(_LENDINGS)
         if opening.pools is None or opening.engine is opening.pools.replica_reads:
             return
         reads = not opening.intent.write
         isolation = "repeatable_read" if opening.intent.snapshot else "read_committed" if reads else None
-        transaction = driver_of(connection).transaction(isolation=isolation, readonly=reads)
+        transaction = driver.transaction(isolation=isolation, readonly=reads)
         await self.named(transaction.start, connection)
         self.transaction = transaction
 
     async def settle_up(self, connection: Connection) -> None:
         """End what is open, and do not give back what nobody can clean."""
         transaction, self.transaction = self.transaction, None
-        if transaction is not None:
-            await transaction.rollback()
-        elif driver_of(connection).is_in_transaction():
-            self.spoilt = True  # the caller's own, left open: the driver keeps count of it
+        try:
+            if self.spoilt:
+                pass  # what is open ends with the connection
+            elif transaction is not None:
+                async with asyncio.timeout(_GOODBYE):
+                    await transaction.rollback()
+            elif _in_transaction(connection):
+                self.spoilt = True  # the caller's own, left open: the driver keeps count of it
+        except TimeoutError:
+            abandon(connection)  # the server ends what it hears no more of
+            self.spoilt = True
+        finally:
+            self._take_back()
         if self.spoilt:
             await greenlet_spawn(connection.invalidate)
 
-    def note(self, statement: str) -> None:
+    def _take_back(self) -> None:
+        if self._lending is not None:
+            driver, number = self._lending
+            driver._pool_release_ctr, self._lending = number, None
+
+    def note(self, statement: str = "") -> None:
         """Note what may outlive a read; a write session's settings stay in its connection too."""
         if not self.opening.intent.write:
             note_statement(self.connection, statement)
 
+    def hold(self, *, spoil: bool) -> None:
+        """The caller takes hold of this very connection. Raises `NoReplica` when its client's writes are elsewhere."""
+        if not self.opening.intent.write and self.overtaken():
+            raise self.opening.left_behind()
+        self.note()
+        self.note_read()
+        self.held, self.spoilt = True, self.spoilt or spoil
+
     async def commit(self) -> None:
         """COMMIT, and keep what it says of the client's writes: where it stands, refused, or in doubt."""
         opening, connection = self.opening, self.connection
-        if opening.seen is not None:
+        if opening.seen is not None and opening.commit is None:
             connection.info[BEFORE_COMMIT] = opening.in_doubt
             announce_commit(connection)
         transaction, self.transaction = self.transaction, None
@@ -84,10 +128,30 @@ class _DriverVisit(Visit):
         try:
             return await call()
         except Exception as error:
-            engine.lost_by(error, connection)
+            if engine.lost_by(error, connection):
+                self.spoilt = True
             if (named := engine.named(error, connection)) is not None:
                 raise named from error
             raise
+        except BaseException:
+            # Cut off between what the driver sends to parse a statement and to run it, the server is left in a
+            # transaction that the driver does not know of.
+            self.spoilt = True
+            raise
+        finally:
+            self._look_for_commit(connection)
+
+    def _look_for_commit(self, connection: Connection) -> None:
+        """A caller who ends the transaction by hand has committed, or may have: in doubt, until the block commits."""
+        opening = self.opening
+        open_here = self.transaction is not None and not driver_of(connection).is_closed()
+        if opening.intent.write and open_here and opening.commit is None and not _in_transaction(connection):
+            opening.in_doubt()
+
+
+def _in_transaction(connection: Connection) -> bool:
+    driver = driver_of(connection)
+    return not driver.is_closed() and driver.is_in_transaction()  # closed, it cannot even be asked
 
 
 class LentConnection:
@@ -102,11 +166,13 @@ class LentConnection:
             raise InterfaceError(f"cannot use {name}: this connection went back to its pool when its block ended")
         if name in _STATEMENTS:
             return partial(self._run, visit, name)
+        if name in _CALLS:
+            return partial(self._call, visit, name)
+        if name == "transaction":
+            return partial(_Block, visit)
         found = getattr(driver_of(visit.connection), name)
         if name not in _QUESTIONS:
-            visit.bound = True
-            visit.spoilt = visit.spoilt or name not in _RESETTABLE
-            visit.note("")
+            visit.hold(spoil=name != "cursor")
         return found
 
     async def _run(self, visit: _DriverVisit, name: str, query: str, *args: Any, **kw: Any) -> Any:
@@ -116,6 +182,47 @@ class LentConnection:
             return await visit.named(partial(run, query, *args, **kw), visit.connection)
 
         return await visit.run(statement)
+
+    async def _call(self, visit: _DriverVisit, name: str, *args: Any, **kw: Any) -> Any:
+        async def call() -> Any:
+            visit.note()
+            visit.held = visit.held or name == "prepare"
+            run = getattr(driver_of(visit.connection), name)
+            return await visit.named(partial(run, *args, **kw), visit.connection)
+
+        return await visit.once(call)
+
+
+class _Block:
+    """A transaction of the caller's: begun where its client's writes are, and until it ends this connection stays."""
+
+    def __init__(self, visit: _DriverVisit, *args: Any, **kw: Any) -> None:
+        self._visit = visit
+        self._options = args, kw
+        self._own: Any = None
+
+    async def start(self) -> None:
+        """Begin."""
+        await self._visit.once(partial(self._begin, "start"))
+
+    async def __aenter__(self) -> None:
+        await self._visit.once(partial(self._begin, "__aenter__"))
+
+    async def _begin(self, how: str) -> None:
+        visit, (args, kw) = self._visit, self._options
+        visit.note()
+        visit.held = visit.held or visit.transaction is not None
+        if self._own is None:
+            self._own = driver_of(visit.connection).transaction(*args, **kw)
+        await visit.named(getattr(self._own, how), visit.connection)
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._own.__aexit__(*error)
+
+    def __getattr__(self, name: str) -> Any:
+        if self._own is None:
+            raise InterfaceError(f"cannot use {name}: the transaction is not yet started")
+        return getattr(self._own, name)
 
 
 @asynccontextmanager
@@ -136,7 +243,7 @@ async def writing(opening: Opening) -> AsyncIterator[Any]:
 @asynccontextmanager
 async def _lent(opening: Opening) -> AsyncIterator[tuple[_DriverVisit, LentConnection]]:
     visit = _DriverVisit(opening)
-    await visit.arrive()
+    await visit.enter()
     connection = LentConnection(visit)
     try:
         yield visit, connection

@@ -1,0 +1,263 @@
+"""Connections without a session under faults: reads are answered elsewhere, and nobody leaves one behind."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from asyncpg import InterfaceError, PostgresError  # type: ignore[import-untyped]
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from lagwise import Causality, NoPrimary, Policy, Router, RoutingError
+from lagwise.testing import Cluster, wait_until
+
+from ..routing.conftest import in_rotation, router
+from ..routing.lent import KINDS, busy, on_replica, reading, write
+from .conftest import QUICK, errors
+from .test_cancellation import no_query_runs
+
+READERS, READS, CANCELLED = 20, 400, 600
+LOST = (DBAPIError, OSError, InterfaceError, PostgresError, RoutingError)
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@asynccontextmanager
+async def under_load(db: Router, kind: str) -> AsyncIterator[list[Any]]:
+    """Twenty readers while the block runs; the list fills as they are answered, or fail."""
+    results: list[Any] = []
+    done = asyncio.Event()
+
+    async def reader() -> None:
+        while not done.is_set() or len(results) < READS:
+            try:
+                async with reading(db, kind) as ask:
+                    results.append(await ask("SELECT count(*) FROM item"))
+            except Exception as error:
+                results.append(error)
+
+    readers = [asyncio.create_task(reader()) for _ in range(READERS)]
+    await wait_until(lambda: len(results) > READS // 4, timeout=60, what="readers at work")
+    yield results
+    done.set()
+    await asyncio.gather(*readers)
+
+
+@each_kind
+@pytest.mark.parametrize("fault", ["kill", "restart", "terminate_backends", "cut"])
+async def test_no_read_fails(cluster: Cluster, db: Router, kind: str, fault: str) -> None:
+    """A replica is killed, restarted, cut off, or drops every connection, under twenty readers."""
+    async with under_load(db, kind) as results:
+        await getattr(cluster, fault)("replica-1")
+    assert errors(results) == []
+    assert busy(db) == 0
+
+
+@each_kind
+async def test_a_black_hole(cluster: Cluster, db: Router, kind: str) -> None:
+    """Packets are swallowed and nobody set a time-out: reads in flight are cut off, and answered elsewhere."""
+    async with under_load(db, kind) as results:
+        await cluster.black_hole("replica-1")
+        await in_rotation(db, "replica-2")
+        await wait_until(lambda: db.pools["replica-1"].load() == 0, timeout=20, what="the reads to be cut off")
+    assert errors(results) == []
+    assert busy(db) == 0
+
+
+@each_kind
+async def test_a_black_hole_while_connecting(cluster: Cluster, kind: str) -> None:
+    """A pool with no open connection meets it first."""
+    async with router(cluster, QUICK) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        await cluster.black_hole("replica-1")
+        async with under_load(db, kind) as results:
+            pass
+        assert errors(results) == []
+
+
+@each_kind
+@pytest.mark.parametrize("options", [{}, {"primary": True}, {"snapshot": True}], ids=str)
+async def test_what_was_handed_out_is_not_repeated(
+    cluster: Cluster, db: Router, kind: str, options: dict[str, bool]
+) -> None:
+    """After the first result a lost connection is the caller's to know; to leave it costs nothing more."""
+    async with reading(db, kind, **options) as ask:
+        await ask("SELECT 1")
+        for node in cluster.nodes.values():
+            await cluster.terminate_backends(node)
+        with pytest.raises(LOST):
+            await ask("SELECT pg_sleep(0.2)")
+    async with reading(db, kind, **options) as ask:
+        await ask("SELECT 1")
+        for node in cluster.nodes.values():
+            await cluster.terminate_backends(node)
+    assert busy(db) == 0
+
+
+@each_kind
+async def test_held_connections_are_not_changed(cluster: Cluster, db: Router, kind: str) -> None:
+    """In a block of the caller's, or half-way through COPY and executemany, the error is the caller's."""
+    db.drain("replica-2")
+    if kind == "core":
+        with pytest.raises(LOST):
+            async with db.read.connect(snapshot=True) as connection, connection.begin():
+                await cluster.terminate_backends("replica-1")
+                await connection.execute(text("SELECT pg_sleep(0.2)"))
+        assert busy(db) == 0
+        return
+
+    async def forget(_: bytes) -> None:
+        pass
+
+    for how in ("transaction", "copy", "executemany"):
+        with pytest.raises(LOST):
+            async with db.read.asyncpg() as lent:
+                if how == "transaction":
+                    async with lent.transaction():
+                        await cluster.terminate_backends("replica-1")
+                        await lent.fetch("SELECT pg_sleep(0.2)")
+                asking: Awaitable[Any] = (
+                    lent.executemany("SELECT pg_sleep(5), $1", [("1",)] * 9)
+                    if how == "executemany"
+                    else lent.copy_from_query("SELECT pg_sleep(5)", output=forget)
+                )
+                task = asyncio.ensure_future(asking)
+                await wait_until(lambda: asleep(cluster), what="it to be under way")
+                await cluster.terminate_backends("replica-1")
+                await task
+    assert busy(db) == 0
+
+
+async def asleep(cluster: Cluster) -> bool:
+    """Whether the replica runs what takes long."""
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(5)%' AND pid <> pg_backend_pid()"
+    return bool(await cluster["replica-1"].fetchval(sleeping))
+
+
+@each_kind
+async def test_after_a_failure_of_every_node(cluster: Cluster, db: Router, kind: str) -> None:
+    """All are gone: a named error, no connection kept; when they are back, so are reads."""
+    async with reading(db, kind) as ask:
+        for node in cluster.nodes.values():
+            await cluster.kill(node)
+        for _ in range(2):
+            with pytest.raises(LOST):
+                await ask("SELECT 1")
+    assert busy(db) == 0
+    for node in cluster.nodes.values():
+        await cluster.start(node)
+    await in_rotation(db, "replica-1", "replica-2")
+    async with reading(db, kind) as ask:
+        assert await on_replica(ask)
+
+
+@each_kind
+@pytest.mark.parametrize("options", [{}, {"snapshot": True}], ids=str)
+async def test_it_breaks_again_and_again(cluster: Cluster, kind: str, options: dict[str, bool]) -> None:
+    """Without replicas there is nowhere else: lost twice it is `NoPrimary`, and the pool has all its places."""
+    async with Router(cluster.primary.url, policy=QUICK, pool_size=2) as db:
+        for _ in range(3):
+            async with reading(db, kind, **options) as ask:
+                await ask("SELECT 1")
+        await cluster.cut("primary")
+        for _ in range(5):
+            with pytest.raises(LOST):
+                async with reading(db, kind, **options) as ask:
+                    await ask("SELECT 1")
+        assert busy(db) == 0
+
+
+async def test_a_write_to_a_silent_primary_can_be_given_up(cluster: Cluster) -> None:
+    """Cancelled under a black hole it ends: ROLLBACK is not waited for until TCP gives up."""
+    async with router(cluster, QUICK) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        loop = asyncio.get_running_loop()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5), db.write.asyncpg() as connection:
+                await connection.execute("SELECT 1")
+                await cluster.black_hole("primary")
+                async with asyncio.timeout(0.2):
+                    start = loop.time()
+                    await connection.execute("INSERT INTO item (name) VALUES ('silent')")
+        assert loop.time() - start < 4
+        assert busy(db) == 0
+
+
+async def test_a_demoted_primary(doomed: Cluster) -> None:
+    """The primary became a replica since the last probe: what was to be written is refused by name."""
+    slow = Policy(probe_interval=60, max_lag=120, sticky_window=120, probe_timeout=0.5)
+    async with router(doomed, slow) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        await write(db, "before")
+        await doomed.promote("replica-1")
+        await doomed.stop("primary")
+        await doomed.rejoin("primary", of="replica-1")
+        with pytest.raises(RoutingError):
+            await write(db, "to a replica")
+        assert busy(db) == 0
+
+        async def found() -> bool:
+            db._running().hurry(tuple(doomed.nodes))
+            return db.view.primary is not None
+
+        await wait_until(found, what="the new primary")
+        with Causality() as seen:
+            await write(db, "after")
+        assert seen.routes == ["replica-1; reason=write"]
+
+
+async def test_a_write_as_the_primary_dies(cluster: Cluster, db: Router) -> None:
+    """The caller has an error, nothing is kept, and without a primary there is a name for it."""
+    with pytest.raises(LOST):
+        async with db.write.asyncpg() as connection:
+            await cluster.kill("primary")
+            await connection.execute("SELECT 1")
+    await wait_until(lambda: db.view.primary is None, what="its death to be seen")
+    with pytest.raises(NoPrimary):
+        await write(db, "nobody takes this")
+    assert busy(db) == 0
+
+
+async def test_hundreds_of_cancelled_uses(cluster: Cluster) -> None:
+    """Cancelled at random moments, once or twice: every connection is given back, and nobody wrote unmarked."""
+    policy = Policy(max_lag=60, sticky_window=60, probe_timeout=5)
+    dice = random.Random(22)
+    async with router(cluster, policy, pool_size=10) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+
+        async def read(kind: str) -> None:
+            async with reading(db, kind, snapshot=dice.random() < 0.3, primary=dice.random() < 0.2) as ask:
+                mine = dice.randrange(1000)
+                assert await ask("SELECT $1::int", mine) == mine
+                await ask(dice.choice(["SET application_name = 'touched'", "SELECT 1", "SELECT pg_sleep(0.005)"]))
+
+        async def use(number: int) -> tuple[str, Causality, bool]:
+            name = f"cut {number}"
+            with Causality() as seen:
+                task = asyncio.create_task(read(KINDS[number % 3]) if number % 3 < 2 else write(db, name))
+                for _ in range(dice.randrange(60)):
+                    await asyncio.sleep(0)
+                if dice.random() < 0.5:
+                    await asyncio.wait((task,), timeout=dice.random() * 0.01)
+                finished = not task.cancel()
+                if dice.random() < 0.5:
+                    await asyncio.sleep(0)
+                    task.cancel()
+                await asyncio.wait((task,))
+                assert task.cancelled() or task.exception() is None, task
+                return name, seen, finished
+
+        turns = iter(range(CANCELLED))
+        uses: list[tuple[str, Causality, bool]] = []
+
+        async def keep_going() -> None:
+            uses.extend([await use(turn) for turn in turns])
+
+        await asyncio.gather(*(keep_going() for _ in range(20)))
+        assert 0 < sum(done for _, _, done in uses) < CANCELLED == len(uses)
+        await wait_until(lambda: busy(db) == 0, what="every connection to be given back")
+        there = set(await cluster.primary.fetchval("SELECT array_agg(name) FROM item WHERE name LIKE 'cut %'") or [])
+        assert {name for name, seen, _ in uses if name in there and not seen.grew} == set()
+        await wait_until(lambda: no_query_runs(cluster), what="the servers to agree")
