@@ -47,6 +47,17 @@ async def test_its_endpoints_read_what_the_client_wrote(page: ModuleType) -> Non
         assert (await client.get("/health/live")).status_code == 200
 
 
+async def test_connections_without_a_session(page: ModuleType) -> None:
+    """Written by COPY, read by the driver and by Core, in a report of the page's own."""
+    async with wrapped(page.api) as app, http(app) as client:
+        assert (await client.post("/bulk", json=["bulk a", "bulk b"])).status_code == 200
+        assert (await client.get("/bulk/bulk")).json() == ["bulk a", "bulk b"]
+        assert len((await client.get("/ids")).json()) >= 2
+        async with page.db.write.asyncpg() as connection:
+            assert await connection.fetchval("SELECT count(*) FROM item WHERE name LIKE 'bulk %'") == 2
+        assert "bulk a" not in await page.report()  # nobody's token: a replica, which stands still
+
+
 async def test_an_explicit_commit_is_in_the_token(page: ModuleType) -> None:
     """The token in the job's payload stands for the order; without the commit it would be empty."""
     async with wrapped(page.api) as app, http(app) as client:

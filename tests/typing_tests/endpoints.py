@@ -6,18 +6,24 @@ from typing import Annotated, Any, assert_type
 
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from sqlalchemy import literal, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from lagwise import Router
 from lagwise.fastapi import (
     CausalityMiddleware,
+    ReadAsyncpg,
+    ReadConnection,
     ReadSession,
     RoutedSession,
+    WriteAsyncpg,
     WriteSession,
     health_router,
     lifespan,
+    read_asyncpg,
+    read_connection,
     read_session,
     reads,
+    write_asyncpg,
     writes,
 )
 
@@ -87,6 +93,20 @@ async def inline(session: Annotated[AsyncSession, reads(max_staleness=0.5)]) -> 
     assert_type(session, AsyncSession)
 
 
+@app.get("/core")
+async def core(connection: ReadConnection) -> None:
+    """SQLAlchemy's own connection, its results typed as everywhere."""
+    assert_type(connection, AsyncConnection)
+    assert_type((await connection.scalars(select(literal(1)))).one(), int)
+
+
+@app.post("/driver")
+async def driver(reading: ReadAsyncpg, writing: WriteAsyncpg) -> list[str]:
+    """The driver brings no types: what it answers is the caller's to know."""
+    await writing.executemany("INSERT INTO item (name) VALUES ($1)", [("a",)])
+    return [row["name"] for row in await reading.fetch("SELECT name FROM item WHERE id > $1", 7)]
+
+
 @app.websocket("/live")
 async def live(socket: WebSocket, session: ReadSession) -> None:
     """A WebSocket has sessions as well."""
@@ -111,3 +131,12 @@ async def override() -> AsyncIterator[AsyncSession]:
 
 
 app.dependency_overrides[read_session] = override
+
+
+async def connection_override() -> AsyncIterator[AsyncConnection]:
+    """And in the place of a connection."""
+    async with db.read.connect() as connection:
+        yield connection
+
+
+app.dependency_overrides |= dict.fromkeys((read_connection, read_asyncpg, write_asyncpg), connection_override)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import assert_type
 
 from sqlalchemy import URL, make_url, select, text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from lagwise import (
@@ -87,6 +87,17 @@ async def writes(db: Router) -> None:
     async with db.write() as session:
         assert_type(session, AsyncSession)
         await session.commit()
+
+
+async def connections(db: Router) -> None:
+    """`db.read.connect()` is an AsyncConnection; the driver's own is what the driver says of itself."""
+    assert_type(db.read.connect(max_staleness=1.0, primary=False, snapshot=True), AsyncConnection)
+    async with db.read.connect() as connection:
+        assert_type(connection, AsyncConnection)
+        assert_type((await connection.scalars(select(Item.id))).one(), int)
+    async with db.read.asyncpg(snapshot=True) as reading, db.write.asyncpg() as writing:
+        await writing.execute("INSERT INTO item DEFAULT VALUES")
+        await reading.fetchval("SELECT $1::int", 1)
 
 
 def makers(db: Router) -> tuple[async_sessionmaker[AsyncSession], async_sessionmaker[AsyncSession]]:
