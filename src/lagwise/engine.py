@@ -38,6 +38,7 @@ class Tally:
     """What happened at one pool since the Router was made: counts."""
 
     waits: int = 0
+    waiting: int = 0
     timeouts: int = 0
     opened: int = 0
     _recently: deque[float] = field(default_factory=lambda: deque(maxlen=10_000), repr=False)
@@ -125,9 +126,12 @@ class RoutedEngine(OptionEngine):
             NoPrimary: the node has said that it is not the primary any more.
             sqlalchemy.exc.TimeoutError: the pool is exhausted; the message names it and its numbers.
         """
+        while self.tally.waiting and idle(self.pool):
+            await_only(asyncio.sleep(0))  # it is for those who came first: the pool itself would let us push in
         at_once = idle(self.pool)
-        if not at_once and capacity(self.pool) <= checked_out(self.pool):
-            self.tally.waits += 1
+        waits = not at_once and capacity(self.pool) <= checked_out(self.pool)
+        self.tally.waits += waits
+        self.tally.waiting += waits
         try:
             if self.reads and not at_once:
                 with self.traffic.abortable(on_replica=self.on_replica):
@@ -146,6 +150,8 @@ class RoutedEngine(OptionEngine):
             if judge(error, on_replica=self.on_replica) in {Failure.LOST, Failure.TIMEOUT}:
                 self.traffic.lost(type(error).__name__)
             raise
+        finally:
+            self.tally.waiting -= waits
         if self.reads:
             self.traffic.in_flight.add(connection)
         elif demoted(connection):

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
+from typing import Protocol
 
 from lagwise.policy import Policy
 from lagwise.probe import Prober
@@ -41,6 +42,16 @@ class _Watch:
             self.wanted.set()
 
 
+class Readers(Protocol):
+    """Those who read from one node, who cannot see by themselves that it is silent."""
+
+    def turn_away(self) -> None:
+        """It did not answer a probe: do not wait for a connection to it."""
+
+    def abort(self) -> None:
+        """It has been silent for too long: do not wait for its answers either."""
+
+
 class Monitor:
     """Watches the nodes. `view` is the latest picture; it is replaced, never changed."""
 
@@ -50,12 +61,12 @@ class Monitor:
         probers: Mapping[str, Prober],
         policy: Policy,
         clock: Callable[[], float],
-        abort: Mapping[str, Callable[[], None]],
+        readers: Mapping[str, Readers],
     ) -> None:
         self.view = view
         self.clock = clock
         self._policy = policy
-        self._abort = abort
+        self._readers = readers
         self._rivals: tuple[str, ...] = ()
         self._opened = False
         self._news: dict[str, Node] = {}
@@ -176,6 +187,7 @@ class Monitor:
             if watch.silence is None:
                 self._count_silence(name, watch, self._policy.abort_after - (self.clock() - started))
             self._publish(replace(self.view.node(name), reading=None, error=type(error).__name__))
+            self._readers[name].turn_away()
         else:
             watch.tried_at = started
             self._heard(watch)
@@ -183,7 +195,7 @@ class Monitor:
 
     def _count_silence(self, name: str, watch: _Watch, left: float) -> None:
         def silent() -> None:
-            self._abort[name]()
+            self._readers[name].abort()
             # Reads that had been on their way here when the node was given up wait no longer than the first.
             self._count_silence(name, watch, self._policy.probe_interval)
 

@@ -80,8 +80,8 @@ class Router:
             )
             timeout = self.policy.probe_timeout
             self._positions = {name: Positions(timeout=timeout, clock=time.monotonic) for name in self._pools}
-            abort = {name: pools.traffic.abort for name, pools in self._pools.items()}
-            self._monitor = monitor = Monitor(view, probers, self.policy, time.monotonic, abort)
+            readers = {name: pools.traffic for name, pools in self._pools.items()}
+            self._monitor = monitor = Monitor(view, probers, self.policy, time.monotonic, readers)
             opening.callback(self._forget)
             for pools in self._pools.values():
                 pools.traffic.lost = lambda error, name=pools.name: monitor.lost(name, error)  # type: ignore[misc]

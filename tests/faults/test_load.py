@@ -109,3 +109,21 @@ async def test_no_connection_is_opened_once_warm(cluster: Cluster, at_once: int)
         assert await opened_by(db) == 0
     async with router(cluster, pool_size=5, max_overflow=10) as db:
         assert (await opened_by(db) > 0) >= (at_once == 64)
+
+
+@pytest.mark.parametrize("write", [False, True], ids=["reads", "writes"])
+async def test_who_waits_for_a_connection_gets_one_in_turn(cluster: Cluster, write: bool) -> None:
+    """Five clients in loops share one connection: nobody takes it again and again before the others had it."""
+    counts = Counter[int]()
+    async with router(cluster, pool_size=1) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        db.drain("replica-2")
+
+        async def loop(number: int) -> None:
+            while counts.total() < 500:
+                async with (db.write if write else db.read)() as session:
+                    await session.execute(text("SELECT 1"))
+                counts[number] += 1
+
+        await asyncio.gather(*map(loop, range(5)))
+    assert min(counts[number] for number in range(5)) > 50
