@@ -174,7 +174,7 @@ async def readers(stack: AsyncExitStack, servers: Servers, peer: Peer | None) ->
     get_read_db = maker_on(stack, servers.replica)
     autocommit = engine_on(stack, servers.replica, isolation_level="AUTOCOMMIT")
     bare = async_sessionmaker(autocommit, expire_on_commit=False)
-    found = [
+    return [
         contestant(RAW, fetching(pool.acquire), RAW),
         contestant(BARE_CORE, selecting(autocommit.connect), BARE_CORE),
         contestant(BARE, reading(bare), BARE),
@@ -185,13 +185,9 @@ async def readers(stack: AsyncExitStack, servers: Servers, peer: Peer | None) ->
         *([elsewhere(ALCHEMY, peer, "read", BARE)] if peer else []),
         contestant(LAGWISE, reading(db.read), BARE),
         contestant(WITH_TOKEN, carried(reading(db.read), await written(db)), BARE),
+        contestant(CORE, selecting(db.read.connect), BARE_CORE),
+        contestant(DRIVER, fetching(db.read.asyncpg), RAW),
     ]
-    read: Any = db.read
-    if hasattr(type(read), "connect"):
-        found.append(contestant(CORE, selecting(read.connect), BARE_CORE))
-    if hasattr(type(read), "asyncpg"):
-        found.append(contestant(DRIVER, fetching(read.asyncpg), RAW))
-    return found
 
 
 async def writers(stack: AsyncExitStack, servers: Servers, peer: Peer | None) -> list[Contestant]:

@@ -11,29 +11,28 @@ import re
 import shutil
 import subprocess
 import sys
-from typing import Any
 
 from benchmarks.application import Servers, prepared
 from benchmarks.contestants import BARE, BARE_CORE, CORE, DRIVER, LAGWISE, RAW, WITH_TOKEN
 from benchmarks.peer import ROOT, PeerError
 from benchmarks.progress import progress
 from benchmarks.tables import Table
-from lagwise import Router
 
 VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 COLUMNS = ("thousands", "added", "x limit")
 _COUNTED = re.compile(r"I\s+refs: *([\d,]+)")
 
 
-def compared() -> dict[str, str]:
-    """Contestant -> what lies beneath it."""
-    maker: Any = type(Router("postgresql+asyncpg://nowhere").read)
-    pairs = {BARE: BARE, LAGWISE: BARE, WITH_TOKEN: BARE}
-    if hasattr(maker, "connect"):
-        pairs |= {BARE_CORE: BARE_CORE, CORE: BARE_CORE}
-    if hasattr(maker, "asyncpg"):
-        pairs |= {RAW: RAW, DRIVER: RAW}
-    return pairs
+# Contestant -> what lies beneath it.
+COMPARED = {
+    BARE: BARE,
+    LAGWISE: BARE,
+    WITH_TOKEN: BARE,
+    BARE_CORE: BARE_CORE,
+    CORE: BARE_CORE,
+    RAW: RAW,
+    DRIVER: RAW,
+}
 
 
 async def script(servers: Servers, prefix: tuple[str, ...], name: str, count: int) -> str:
@@ -80,7 +79,7 @@ async def run(quick: bool) -> list[Table]:
         return [Table("instructions", title, COLUMNS, notes=("left out: valgrind is not installed",))]
     # Starting Python takes as long as thousands of sessions, so many of them cost little, and drown its noise.
     few, many = (50, 450) if quick else (100, 2100)
-    pairs = compared()
+    pairs = COMPARED
     async with prepared() as (_, servers):
         await script(servers, (), BARE, 1)  # everything is compiled
         places = asyncio.Semaphore(os.cpu_count() or 1)
