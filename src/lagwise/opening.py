@@ -118,6 +118,11 @@ class Opening:
             return pools.replica_snapshots if on_replica else pools.primary_snapshots
         return pools.replica_reads if on_replica else pools.primary_reads
 
+    @property
+    def may_be_overtaken(self) -> bool:
+        """Whether the client has done anything since this session opened: asked before everything else, so cheap."""
+        return self.seen is not None and self.seen.changes != self.opened_on
+
     def overtaken(self, *, in_transaction: bool) -> bool:
         """Whether the client has written since this session opened, and what it reads from lacks the write.
 

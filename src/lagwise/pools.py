@@ -177,7 +177,8 @@ class Pools:
             *((engine.sync_engine, name, self._ran) for name in _STATEMENTS if self.is_postgresql),
         ]
         for target, name, listener in listeners:
-            event.listen(target, name, ours := _apart(listener))
+            ours = listener if owned else _apart(listener)
+            event.listen(target, name, ours)
             self._listening.append((target, name, ours))
         return engine
 

@@ -27,7 +27,8 @@ class RoutingSession(Session):
             return super().get_bind(*args, bind=bind, **kw)
         if opening.engine is None and not in_greenlet():
             return opening.opener.default_engine().sync_engine
-        self._choose(opening)
+        if opening.engine is None or opening.may_be_overtaken:
+            self._choose(opening)
         assert opening.engine is not None
         return opening.engine
 
@@ -65,7 +66,7 @@ class RoutingSession(Session):
         opening = self.opening
         if opening is None or opening.intent.write:
             return run(statement, *args, **kw)
-        if not _in_block(self) and opening.overtaken(in_transaction=self.in_transaction()):
+        if opening.may_be_overtaken and not _in_block(self) and opening.overtaken(in_transaction=self.in_transaction()):
             self.commit()  # sends nothing, or the end of a transaction that only read; gives the connection back
             opening.move()
         if opening.started:
@@ -168,7 +169,7 @@ def _in_block(session: Session) -> bool:
 def _streams(statement: Any, options: Mapping[str, Any]) -> bool:
     """Whether this statement wants a server-side cursor, which lives in a transaction."""
     own: Mapping[str, Any] = getattr(statement, "get_execution_options", dict)()
-    return any(each.get("stream_results") or each.get("yield_per") for each in (own, options))
+    return any(each.get("stream_results") or each.get("yield_per") for each in (own, options) if each)
 
 
 def _begun(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
