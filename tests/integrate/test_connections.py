@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg  # type: ignore[import-untyped]
 import pytest
 from fastapi import FastAPI, HTTPException, WebSocket
 from sqlalchemy import select, text
@@ -231,9 +230,3 @@ async def test_they_can_be_replaced(cluster: Cluster) -> None:
     async with serving(app) as client:
         answers = [await client.get("/core/x"), await client.get("/asyncpg/x"), await client.post("/items/x")]
         assert [answer.json() for answer in answers] == [5, 5, 5]
-
-
-def test_what_is_lent_is_annotated_as_asyncpgs_own() -> None:
-    """Editors and type checkers know its methods."""
-    assert (ReadAsyncpg.__origin__, WriteAsyncpg.__origin__) == (asyncpg.Connection, asyncpg.Connection)  # type: ignore[attr-defined]
-    assert ReadConnection.__origin__ is AsyncConnection

@@ -4,8 +4,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from lagwise import Router
 from lagwise.connection import checked_out
+from lagwise.testing import Cluster
+
+from .conftest import router
+from .test_overtaken import PATIENT, both, stand_still
 
 KINDS = ["core", "asyncpg"]
 Ask = Callable[..., Awaitable[Any]]
@@ -48,3 +54,12 @@ def busy(db: Router) -> int:
     return sum(
         checked_out(engine.sync_engine.pool) for pools in db.pools.values() for engine in pools.in_use().values()
     )
+
+
+@pytest.fixture
+async def still(cluster: Cluster) -> AsyncIterator[Router]:
+    """A Router whose replicas show what there was, and nothing that comes."""
+    async with router(cluster, PATIENT) as db:
+        await both(db)
+        await stand_still(cluster)
+        yield db

@@ -1,24 +1,17 @@
 """Connections without a session, SQLAlchemy Core's and asyncpg's own: the promises of sessions, at their price."""
 
-import asyncio
-import itertools
-from collections.abc import AsyncIterator
-
-import asyncpg  # type: ignore[import-untyped]
 import pytest
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 
-from lagwise import Causality, NoReplica, NotOpen, Policy, ReadOnly, Router
+from lagwise import Causality, NoReplica, Policy, ReadOnly, Router
 from lagwise.testing import Cluster
 
 from .conftest import in_rotation, router
-from .lent import KINDS, busy, count, on_replica, reading, write
-from .test_overtaken import PATIENT, both, let_go, stand_still
+from .lent import KINDS, busy, count, on_replica, reading, still, write
+from .test_overtaken import both, let_go, stand_still
 from .test_round_trips import MANY, quiet, trips
-from .test_session_state import CLEAN, LONG, STATE, TRACES
+from .test_session_state import LONG
+
+__all__ = ["still"]  # a fixture
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 WRITES = {
@@ -28,15 +21,6 @@ WRITES = {
     "DDL": "CREATE TABLE forbidden (id int)",
     "nextval": "SELECT nextval('item_id_seq')",
 }
-
-
-@pytest.fixture
-async def still(cluster: Cluster) -> AsyncIterator[Router]:
-    """A Router whose replicas show what there was, and nothing that comes."""
-    async with router(cluster, PATIENT) as db:
-        await both(db)
-        await stand_still(cluster)
-        yield db
 
 
 async def test_a_read_is_one_round_trip(cluster: Cluster, kind: str) -> None:
@@ -115,31 +99,6 @@ async def test_a_promoted_replica_still_refuses_writes(kind: str) -> None:
         assert await own["replica-1"].fetchval("SELECT count(*) FROM item") == 0
 
 
-@pytest.mark.parametrize("where", ["on a replica", "on the primary", "an engine", "an engine without a pool"])
-async def test_nothing_leaks_to_the_next(cluster: Cluster, kind: str, where: str) -> None:
-    """120 interleaved uses of 3 connections, each leaving something behind: the next finds nothing."""
-    url, given = cluster.replicas[0].url, None
-    if "engine" in where:
-        given = create_async_engine(url, poolclass=NullPool) if "without" in where else create_async_engine(url)
-    replicas: list[str | AsyncEngine] = [] if where == "on the primary" else [given if given is not None else url]
-    kinds = itertools.cycle(TRACES.values())
-    async with Router(cluster.primary.url, replicas, policy=LONG, pool_size=3) as db:
-        await in_rotation(db, *["replica-1"][: len(replicas)])
-
-        async def one(number: int) -> tuple[object, ...]:
-            async with reading(db, kind) as ask:
-                found = await ask(f"SELECT ROW(s.*) FROM ({STATE}) AS s")
-                await ask(next(kinds).format(n=number))
-                return tuple(found)
-
-        assert {CLEAN[:-1]} == set(await asyncio.gather(*map(one, range(120))))
-        async with reading(db, kind) as ask:
-            times = {await ask("SELECT now()") for _ in range(2)}
-        assert (len(times), busy(db)) == (2 if replicas else 1, 0)  # nobody's BEGIN is still open
-    if given is not None:
-        await given.dispose()
-
-
 @pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
 async def test_an_overtaken_read_moves(cluster: Cluster, still: Router, kind: str, used: bool) -> None:
     """Open while its client writes: its next statement is answered where the write is, and it stays read-only."""
@@ -211,46 +170,3 @@ async def test_what_was_read_is_remembered(cluster: Cluster, kind: str) -> None:
                 assert await count(ask, f"remembered {kind}") == 1
             async with reading(db, kind) as ask:
                 assert await count(ask, f"remembered {kind}") == 1
-
-
-async def test_a_full_pool_and_a_place_on_the_primary(cluster: Cluster, kind: str) -> None:
-    """The named error of a full pool; a read that could not begin gives its place in the fall-back budget back."""
-    policy = Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120, fall_back_limit=2)
-    async with router(cluster, policy, pool_size=1, pool_timeout=0.05) as db:
-        for replica in cluster.replicas:
-            db.drain(replica.name)
-        async with reading(db, kind) as ask:
-            await ask("SELECT 1")
-            for _ in range(3):
-                with pytest.raises(PoolTimeout, match="no connection to primary became free in time: 1 of 1"):
-                    async with reading(db, kind):
-                        pass
-        async with reading(db, kind) as ask:
-            await ask("SELECT 1")
-
-
-async def test_a_router_that_is_closed_first(cluster: Cluster, kind: str) -> None:
-    """Whoever holds a connection meanwhile ends without an error; afterwards nobody gets one."""
-    db = router(cluster)
-    async with db:
-        holding = reading(db, kind)
-        ask = await holding.__aenter__()
-        await ask("SELECT 1")
-    await holding.__aexit__(None, None, None)
-    with pytest.raises(NotOpen):
-        async with reading(db, kind):
-            pass
-
-
-async def test_a_statement_that_is_wrong_is_the_callers(cluster: Cluster, db: Router, kind: str) -> None:
-    """The database's own error, as SQLAlchemy or asyncpg raise it, and nothing is tried elsewhere."""
-    with Causality() as seen:
-        async with reading(db, kind) as ask:
-            with pytest.raises((asyncpg.PostgresError, SQLAlchemyError), match="nowhere"):
-                await ask("SELECT * FROM nowhere")
-            with pytest.raises((asyncpg.DataError, SQLAlchemyError), match="query argument"):
-                await ask("SELECT id FROM item WHERE id = $1", "no number")
-        assert len(seen.routes) == 1
-    for replica in cluster.replicas:
-        held = "SELECT count(*) FROM pg_locks WHERE relation = 'item'::regclass"
-        assert await replica.fetchval(held) == 0  # of the transaction that asyncpg does not know of

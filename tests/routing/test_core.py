@@ -12,8 +12,7 @@ from lagwise.testing import Cluster
 
 from .application import Item
 from .conftest import in_rotation, router
-from .lent import busy, write
-from .test_connections import still
+from .lent import busy, still, write
 from .test_session_state import LONG
 
 __all__ = ["still"]  # a fixture

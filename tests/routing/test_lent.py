@@ -11,8 +11,7 @@ from lagwise import Causality, NoReplica, Policy, ReadOnly, Router
 from lagwise.testing import Cluster, wait_until
 
 from .conftest import router
-from .lent import busy, write
-from .test_connections import still
+from .lent import busy, still, write
 from .test_overtaken import both
 from .test_round_trips import MANY, quiet, trips
 from .test_session_state import LONG
@@ -25,9 +24,6 @@ NAMED = "SELECT count(*) FROM item WHERE name = $1"
 def doubts(seen: Causality) -> list[bool]:
     """Of each position in the token: whether it is in doubt."""
     return [position.in_doubt_at > 0 for position in seen.token]
-
-
-# The driver's commits
 
 
 async def test_a_write_is_four_round_trips(cluster: Cluster) -> None:
@@ -123,9 +119,6 @@ async def test_writing_inside_a_read(still: Router) -> None:
                 await writing.execute("INSERT INTO item (name) VALUES ('nested')")
                 assert await reading.fetchval(NAMED, "nested") == 0  # not committed yet
             assert await reading.fetchval(NAMED, "nested") == 1
-
-
-# The driver's methods
 
 
 async def read_by(how: str, connection: Any, name: str) -> int:
