@@ -4,32 +4,22 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
-from asyncpg import InterfaceError  # type: ignore[import-untyped]
 from sqlalchemy.engine import Connection
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from lagwise.connection import BEFORE_COMMIT, abandon, announce_commit, driver_of, note_statement
+from lagwise.lent import LentConnection
 from lagwise.opening import Opening
 from lagwise.visit import Visit
 
-# What runs one SQL text and returns everything it found: it may be run again elsewhere.
-_STATEMENTS = frozenset({"execute", "fetch", "fetchrow", "fetchval", "fetchmany"})
-# What only asks the driver.
-_QUESTIONS = frozenset({"get_server_pid", "get_server_version", "get_settings", "is_closed", "is_in_transaction"})
-# What is awaited, and may have handed something out before it failed. These, a transaction and a cursor leave
-# nothing in the driver, and in the server only what a reset undoes.
-_CALLS = frozenset({
-    "copy_from_query", "copy_from_table", "copy_records_to_table", "copy_to_table", "executemany", "prepare",
-})  # fmt: skip
 # How long a ROLLBACK may take, seconds, before its connection is given up: as long as SQLAlchemy waits for one.
 _GOODBYE = 2.0
 _LENDINGS = itertools.count(1)
 
 
-class _DriverVisit(Visit):
+class DriverVisit(Visit):
     """Transactions are the driver's here, so that the pool's own would not know of them."""
 
     def __init__(self, opening: Opening) -> None:
@@ -154,77 +144,6 @@ def _in_transaction(connection: Connection) -> bool:
     return not driver.is_closed() and driver.is_in_transaction()  # closed, it cannot even be asked
 
 
-class LentConnection:
-    """asyncpg's Connection for as long as the block lasts, with all its methods."""
-
-    def __init__(self, visit: _DriverVisit) -> None:
-        self._visit: _DriverVisit | None = visit
-
-    def __getattr__(self, name: str) -> Any:
-        visit = self._visit
-        if visit is None:
-            raise InterfaceError(f"cannot use {name}: this connection went back to its pool when its block ended")
-        if name in _STATEMENTS:
-            return partial(self._run, visit, name)
-        if name in _CALLS:
-            return partial(self._call, visit, name)
-        if name == "transaction":
-            return partial(_Block, visit)
-        found = getattr(driver_of(visit.connection), name)
-        if name not in _QUESTIONS:
-            visit.hold(spoil=name != "cursor")
-        return found
-
-    async def _run(self, visit: _DriverVisit, name: str, query: str, *args: Any, **kw: Any) -> Any:
-        async def statement() -> Any:
-            visit.note(query)
-            run = getattr(driver_of(visit.connection), name)
-            return await visit.named(partial(run, query, *args, **kw), visit.connection)
-
-        return await visit.run(statement)
-
-    async def _call(self, visit: _DriverVisit, name: str, *args: Any, **kw: Any) -> Any:
-        async def call() -> Any:
-            visit.note()
-            visit.held = visit.held or name == "prepare"
-            run = getattr(driver_of(visit.connection), name)
-            return await visit.named(partial(run, *args, **kw), visit.connection)
-
-        return await visit.once(call)
-
-
-class _Block:
-    """A transaction of the caller's: begun where its client's writes are, and until it ends this connection stays."""
-
-    def __init__(self, visit: _DriverVisit, *args: Any, **kw: Any) -> None:
-        self._visit = visit
-        self._options = args, kw
-        self._own: Any = None
-
-    async def start(self) -> None:
-        """Begin."""
-        await self._visit.once(partial(self._begin, "start"))
-
-    async def __aenter__(self) -> None:
-        await self._visit.once(partial(self._begin, "__aenter__"))
-
-    async def _begin(self, how: str) -> None:
-        visit, (args, kw) = self._visit, self._options
-        visit.note()
-        visit.held = visit.held or visit.transaction is not None
-        if self._own is None:
-            self._own = driver_of(visit.connection).transaction(*args, **kw)
-        await visit.named(getattr(self._own, how), visit.connection)
-
-    async def __aexit__(self, *error: Any) -> None:
-        await self._own.__aexit__(*error)
-
-    def __getattr__(self, name: str) -> Any:
-        if self._own is None:
-            raise InterfaceError(f"cannot use {name}: the transaction is not yet started")
-        return getattr(self._own, name)
-
-
 @asynccontextmanager
 async def reading(opening: Opening) -> AsyncIterator[Any]:
     """A connection that reads, on the chosen node."""
@@ -241,12 +160,12 @@ async def writing(opening: Opening) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def _lent(opening: Opening) -> AsyncIterator[tuple[_DriverVisit, LentConnection]]:
-    visit = _DriverVisit(opening)
+async def _lent(opening: Opening) -> AsyncIterator[tuple[DriverVisit, LentConnection]]:
+    visit = DriverVisit(opening)
     await visit.enter()
     connection = LentConnection(visit)
     try:
         yield visit, connection
     finally:
-        connection._visit = None
+        connection.take_back()
         await visit.leave()

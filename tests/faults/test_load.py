@@ -100,7 +100,7 @@ async def test_no_connection_is_opened_once_warm(cluster: Cluster, at_once: int)
             return sum(tally.opened for pools in db.pools.values() for tally in pools.tallies.values())
 
         await in_rotation(db, "replica-1", "replica-2")
-        await many(500, read, at_once=at_once)
+        await many(500, read, at_once=64)
         warm = opened()
         assert errors(await many(500, read, at_once=at_once)) == []
         return opened() - warm

@@ -32,7 +32,7 @@ class Driver:
         await answer.wait()
         if self.error is not None:
             raise self.error
-        return {"in_recovery": False, "system": 7, "timeline": 1, "lsn": lsn}
+        return {"in_recovery": False, "system": 7, "timeline": 1, "lsn": lsn, "flushed": None}
 
     def terminate(self) -> None:
         self.terminated = True
