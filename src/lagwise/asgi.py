@@ -85,7 +85,8 @@ class CausalityMiddleware:
         headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
         if seen.grew:
             text = self._seal.sealed(seen.token)
-            age = max(1, math.ceil(seen.window))
+            # A second more: clients may count in whole seconds (Python's cookie jar does), and none must end early.
+            age = math.ceil(seen.window) + 1
             headers.append((_HEADER, text.encode()))
             headers.extend((b"set-cookie", cookie.encode()) for cookie in self._jar.set(text, names, age))
             if not any(name.lower() == b"cache-control" for name, _ in headers):

@@ -23,9 +23,9 @@ async def test_a_block_of_cores(still: Router) -> None:
     named = text("SELECT count(*) FROM item WHERE name = :name")
     with Causality():
         async with still.read.connect() as connection:
-            await write(still, "before the block")
+            await write(still, "before the block of Core")
             async with connection.begin():
-                assert await connection.scalar(named, {"name": "before the block"}) == 1
+                assert await connection.scalar(named, {"name": "before the block of Core"}) == 1
     with Causality():
         async with still.read.connect() as connection:
             async with connection.begin():

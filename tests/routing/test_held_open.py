@@ -161,4 +161,4 @@ async def test_one_cookie_for_two_windows_lives_as_long_as_the_longer(monkeypatc
     first = await call(answering(600.0, 1), "")
     brought = "; ".join(cookie.partition(";")[0] for cookie in first)
     second = await call(answering(5.0, 2), brought)
-    assert {True} == {"Max-Age=600" in cookie for cookie in [*first, *second] if "Max-Age=0;" not in cookie}
+    assert {True} == {"Max-Age=601" in cookie for cookie in [*first, *second] if "Max-Age=0;" not in cookie}
