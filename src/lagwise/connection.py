@@ -122,13 +122,8 @@ class _Announced(RootTransaction):
         super().commit()
 
 
-class _AnnouncedTwoPhase(TwoPhaseTransaction):
+class _AnnouncedTwoPhase(_Announced, TwoPhaseTransaction):
     __slots__ = ()
-
-    def commit(self) -> None:
-        if self.is_active:
-            announce_commit(self.connection)
-        super().commit()
 
 
 class AnnouncingConnection(Connection):
