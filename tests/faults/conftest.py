@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from lagwise import Policy, Router
-from lagwise.testing import Cluster
+from lagwise.testing import Cluster, wait_until
 
 from ..routing.conftest import cluster as cluster
 from ..routing.conftest import in_rotation, router
@@ -47,6 +48,26 @@ async def many(count: int, work: Callable[[int], Awaitable[Any]], *, at_once: in
 
     await asyncio.gather(*(one() for _ in range(at_once)))
     return results
+
+
+@asynccontextmanager
+async def loaded(read: Callable[[], Awaitable[Any]], *, readers: int, reads: int) -> AsyncIterator[list[Any]]:
+    """Readers at work while the block runs, `reads` of them at least; the list fills with answers and errors."""
+    results: list[Any] = []
+    done = asyncio.Event()
+
+    async def reader() -> None:
+        while not done.is_set() or len(results) < reads:
+            try:
+                results.append(await read())
+            except Exception as error:
+                results.append(error)
+
+    tasks = [asyncio.create_task(reader()) for _ in range(readers)]
+    await wait_until(lambda: len(results) > reads // 4, timeout=60, what="readers at work")
+    yield results
+    done.set()
+    await asyncio.gather(*tasks)
 
 
 def errors(results: list[Any]) -> list[Any]:

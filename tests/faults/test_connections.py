@@ -1,8 +1,8 @@
 """Connections without a session under faults: reads are answered elsewhere, and nobody leaves one behind."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -16,32 +16,21 @@ from lagwise.testing import Cluster, wait_until
 
 from ..routing.conftest import in_rotation, router
 from ..routing.lent import KINDS, busy, on_replica, reading, write
-from .conftest import QUICK, errors
+from .conftest import QUICK, errors, loaded
 
 READERS, READS = 20, 400
 LOST = (DBAPIError, OSError, InterfaceError, PostgresError, RoutingError)
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-@asynccontextmanager
-async def under_load(db: Router, kind: str) -> AsyncIterator[list[Any]]:
-    """Twenty readers while the block runs; the list fills as they are answered, or fail."""
-    results: list[Any] = []
-    done = asyncio.Event()
+def under_load(db: Router, kind: str) -> AbstractAsyncContextManager[list[Any]]:
+    """Twenty readers while the block runs."""
 
-    async def reader() -> None:
-        while not done.is_set() or len(results) < READS:
-            try:
-                async with reading(db, kind) as ask:
-                    results.append(await ask("SELECT count(*) FROM item"))
-            except Exception as error:
-                results.append(error)
+    async def read() -> Any:
+        async with reading(db, kind) as ask:
+            return await ask("SELECT count(*) FROM item")
 
-    readers = [asyncio.create_task(reader()) for _ in range(READERS)]
-    await wait_until(lambda: len(results) > READS // 4, timeout=60, what="readers at work")
-    yield results
-    done.set()
-    await asyncio.gather(*readers)
+    return loaded(read, readers=READERS, reads=READS)
 
 
 @each_kind

@@ -2,8 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from lagwise.testing import Cluster, wait_until
 
 from ..routing.application import Item
 from ..routing.conftest import client, in_rotation, router, served
-from .conftest import QUICK, errors, many
+from .conftest import QUICK, errors, loaded, many
 
 READERS = 50
 READS = int(os.environ.get("LAGWISE_TEST_READS", "2000"))
@@ -34,24 +33,9 @@ async def read(db: Router) -> float:
     return loop.time() - start
 
 
-@asynccontextmanager
-async def under_load(db: Router, reads: int) -> AsyncIterator[list[float | Exception]]:
-    """Fifty readers while the block runs, `reads` of them at least; the list fills as they are answered."""
-    results: list[float | Exception] = []
-    done = asyncio.Event()
-
-    async def reader() -> None:
-        while not done.is_set() or len(results) < reads:
-            try:
-                results.append(await read(db))
-            except Exception as error:
-                results.append(error)
-
-    readers = [asyncio.create_task(reader()) for _ in range(READERS)]
-    await wait_until(lambda: len(results) > reads // 4, timeout=60, what="readers at work")
-    yield results
-    done.set()
-    await asyncio.gather(*readers)
+def under_load(db: Router, reads: int) -> AbstractAsyncContextManager[list[float | Exception]]:
+    """Fifty readers while the block runs."""
+    return loaded(lambda: read(db), readers=READERS, reads=reads)
 
 
 @pytest.mark.parametrize("fault", ["kill", "restart", "terminate_backends", "cut"])
