@@ -122,9 +122,12 @@ def route(
         reason = Reason.NO_PRIMARY
         able = len(view.rotation) if floor or policy.without_primary == "serve" else 0
     if able and floor:
-        # A floor says what this client must see. How old the rest may be, the bound has said.
+        # A floor says what this client must see. How old the rest may be, the bound has said, or nobody can.
         able = min(able, view.caught_up(floor))
-        reason = Reason.CAUGHT_UP if able else Reason.NONE_CAUGHT_UP
+        if not able:
+            reason = Reason.NONE_CAUGHT_UP
+        elif reason is Reason.FRESH:
+            reason = Reason.CAUGHT_UP
     if able:
         return _pick(view, able, reason, load, draw)
     return _fallen_back(view, policy, reason)

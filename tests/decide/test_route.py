@@ -433,10 +433,10 @@ def test_a_route_reads_as_the_debug_header_shows_it() -> None:
         ("refuse", Request(), 10.0, Route(None, Reason.NO_PRIMARY)),
         ("serve", Request(max_staleness=1.0), 10.0, Route(None, Reason.ALL_LAGGING)),
         ("serve", Request(timeline=1, floor=LSN(41)), 10.0, Route(None, Reason.NONE_CAUGHT_UP)),
-        ("serve", Request(timeline=1, floor=LSN(40)), 10.0, Route("replica-1", Reason.CAUGHT_UP, on_replica=True)),
+        ("serve", Request(timeline=1, floor=LSN(40)), 10.0, Route("replica-1", Reason.NO_PRIMARY, on_replica=True)),
         # A floor is a floor; but a token does not lift a bound that this read asks for.
         ("refuse", Request(timeline=1, floor=LSN(41)), 10.0, Route(None, Reason.NONE_CAUGHT_UP)),
-        ("refuse", Request(timeline=1, floor=LSN(40)), 10.0, Route("replica-1", Reason.CAUGHT_UP, on_replica=True)),
+        ("refuse", Request(timeline=1, floor=LSN(40)), 10.0, Route("replica-1", Reason.NO_PRIMARY, on_replica=True)),
         ("refuse", Request(timeline=1, floor=LSN(40), max_staleness=1.0), 10.0, Route(None, Reason.ALL_LAGGING)),
         (
             "refuse",

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import httpx
 
-from lagwise import Policy
+from lagwise import Policy, Reason
 from lagwise.testing import Cluster, wait_until
 from lagwise.testing.history import (
     SESSION,
@@ -193,11 +193,20 @@ async def run(
 def judge(history: History, policy: Policy) -> list[Violation]:
     """What was promised, and is not so."""
     guarantees: list[Checker] = [*SESSION, partial(answers, within=HANGS)]
-    if policy.without_primary == "refuse":
-        guarantees.append(partial(staleness_bound, seconds=policy.max_lag))
-    fresh = [op for op in history.operations if op.kind == "write" or "[fresh" in f"{op.node}"]
-    asked = History(tuple(fresh), history.survived)
-    return check(history, guarantees) + check(asked, [partial(staleness_bound, seconds=FRESH)])
+    # Where nobody could bound the staleness, the answer says so.
+    bounded = _only(history, lambda route: f"reason={Reason.NO_PRIMARY}" not in route)
+    asked = _only(history, lambda route: "[fresh" in route)
+    return (
+        check(history, guarantees)
+        + check(bounded, [partial(staleness_bound, seconds=policy.max_lag)])
+        + check(asked, [partial(staleness_bound, seconds=FRESH)])
+    )
+
+
+def _only(history: History, routed: Callable[[str], bool]) -> History:
+    """The writes, and the reads that went such a way."""
+    kept = (op for op in history.operations if op.kind == "write" or routed(op.node or ""))
+    return History(tuple(kept), history.survived)
 
 
 @asynccontextmanager
