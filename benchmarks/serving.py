@@ -4,6 +4,7 @@ The endpoints are the same for everybody; only what they depend on differs.
 """
 
 import asyncio
+import gc
 import socket
 import sys
 import time
@@ -130,7 +131,10 @@ async def main(name: str) -> None:
         routers: list[Router] = []
         serving: list[tuple[uvicorn.Server, asyncio.Task[None]]] = []
 
-        async def handle(**servers: str) -> dict[str, float]:
+        async def handle(*, freeze: bool = False, **servers: str) -> dict[str, float]:
+            if freeze:
+                gc.collect()
+                gc.freeze()
             if servers:
                 dependencies = CONTESTANTS[name](Servers(**servers))
                 if dependencies is not None and dependencies.router is not None:

@@ -25,6 +25,8 @@ class Mix:
     title: str
     writes: float
     limit: str
+    frozen: bool = False
+    """Whether Python's collector is told, once warm, that what exists by then will stay."""
 
 
 @dataclass(slots=True)
@@ -70,6 +72,8 @@ async def measure(mix: Mix, names: list[str], quick: bool) -> list[Table]:
         progress(f"{mix.key}: warming up")
         for server in up.values():
             await turn(load, server, mix, 0.5 if quick else 1.0, Turns())
+            if mix.frozen:
+                await server.ask(freeze=True)
         for number in range(rounds):
             progress(f"{mix.key}: round {number + 1} of {rounds}")
             for name in order(names, number):
@@ -95,6 +99,12 @@ async def measure(mix: Mix, names: list[str], quick: bool) -> list[Table]:
 async def read(quick: bool) -> list[Table]:
     """Every request reads one row."""
     return await measure(Mix("http-read", "GET of one row", 0.0, BARE), list(CONTESTANTS), quick)
+
+
+async def frozen(quick: bool) -> list[Table]:
+    """Reads again, after `gc.freeze()`: full collections are most of the 99th percentile."""
+    mix = Mix("http-frozen", "GET of one row after gc.freeze()", 0.0, BARE, frozen=True)
+    return await measure(mix, list(CONTESTANTS), quick)
 
 
 async def write(quick: bool) -> list[Table]:

@@ -64,7 +64,7 @@ class CausalityMiddleware:
             return
         texts, names = _brought(scope)
         # One mutable object, reachable from whatever copies the scope or the context on the way down.
-        with Causality(merged(map(self._verified, dict.fromkeys(texts)))) as seen:
+        with Causality(merged(map(self._verified, dict.fromkeys(texts))) if texts else None) as seen:
             scope[_SCOPE] = seen
 
             async def sending(message: Message) -> None:

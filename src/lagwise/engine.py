@@ -166,7 +166,7 @@ class RoutedEngine(OptionEngine):
     def _connected(self) -> Connection:
         if not self.reads:
             return AnnouncingConnection(self)
-        connection = super().connect()
+        connection = Connection(self)
         if self.on_replica:
             fence(connection)
         return connection

@@ -42,7 +42,8 @@ class ReadBlock(Block):
 
     async def succeeded(self, session: AsyncSession) -> None:
         """Raise `ReadOnly` for objects that were added or deleted in a read session."""
-        for what, objects in (("added", session.new), ("deleted", session.deleted)):
+        sync = session.sync_session
+        for what, objects in (("added", sync.new), ("deleted", sync.deleted)):
             if objects:
                 names = ", ".join(sorted({type(each).__name__ for each in objects}))
                 raise ReadOnly(

@@ -9,6 +9,7 @@ from itsdangerous import BadSignature, Signer
 from lagwise.errors import InvalidToken
 from lagwise.token import CausalToken
 
+_SALT = b"lagwise.causal-token"
 _LONGEST = 1024  # characters; a token of sixteen databases takes 650
 
 
@@ -26,14 +27,9 @@ class Seal:
         secrets = [secret] if isinstance(secret, str) else list(secret or ())  # None: an environment variable not set
         if not secrets or not all(isinstance(one, str) and one for one in secrets):
             raise ValueError("secret must be a non-empty string, or a list of them; keep it out of the source")
-        # itsdangerous signs with the last key and verifies with all.
-        self._signer = Signer(
-            [one.encode() for one in reversed(secrets)],
-            salt=b"lagwise.causal-token",
-            sep=b".",
-            key_derivation="hmac",
-            digest_method=sha256,
-        )
+        # itsdangerous signs with the last key and verifies with all. Derived once: it would do so at every signature.
+        keys = [Signer(one, salt=_SALT, key_derivation="hmac", digest_method=sha256) for one in reversed(secrets)]
+        self._signer = Signer([key.derive_key() for key in keys], sep=b".", key_derivation="none", digest_method=sha256)
 
     def sealed(self, token: CausalToken) -> str:
         """The signed text; at most 120 characters for one or two databases."""

@@ -176,9 +176,10 @@ def _begun(session: Session, _transaction: SessionTransaction, connection: Conne
     opening: Opening | None = getattr(session, "opening", None)
     if opening is not None and connection.engine is opening.engine:  # not a bind that the application gave
         opening.connection = connection
-        connection.info.pop(BEFORE_COMMIT, None)  # of a session that rolled back
-        if opening.intent.write and opening.seen is not None:
-            connection.info[BEFORE_COMMIT] = opening.in_doubt
+        if opening.intent.write:
+            connection.info.pop(BEFORE_COMMIT, None)  # of a session that rolled back
+            if opening.seen is not None:
+                connection.info[BEFORE_COMMIT] = opening.in_doubt
 
 
 def _committed(session: Session) -> None:

@@ -5,7 +5,6 @@ import binascii
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import reduce
 
 from lagwise.errors import InvalidToken
 from lagwise.lsn import LSN
@@ -100,6 +99,8 @@ class CausalToken:
         for position in positions:
             known = seen.get(position.system)
             seen[position.system] = position if known is None else known.merge(position)
+        if len(seen) == 1:
+            return CausalToken((*seen.values(),))
         newest = sorted(seen.values(), key=lambda p: (-max(p.issued_at, p.in_doubt_at), p.system))
         kept, dropped = newest[:_MOST], newest[_MOST:]
         if dropped:
@@ -141,4 +142,4 @@ class CausalToken:
 
 def merged(tokens: Iterable[CausalToken]) -> CausalToken:
     """The least token that covers all of these."""
-    return reduce(CausalToken.merge, tokens, CausalToken())
+    return CausalToken.of(position for token in tokens for position in token)
