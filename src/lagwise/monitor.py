@@ -174,8 +174,11 @@ class Monitor:
             await watch.prober.close()
 
     def _pause(self, watch: _Watch) -> float:
-        """Jitter, so that many processes do not probe in step; a node that is down is asked less often."""
-        least, most = (0.9, 1.1) if watch.silence is None else (1.0, 1.7)
+        """Jitter, so that many processes do not probe in step; a node that is down is asked less often.
+
+        Never longer than the interval: from a node's silence to its first unanswered probe no more may pass.
+        """
+        least, most = (0.75, 0.95) if watch.silence is None else (1.0, 1.7)
         return self._policy.probe_interval * random.uniform(least, most)  # noqa: S311 - not a secret
 
     async def _read(self, name: str, watch: _Watch) -> None:
