@@ -32,6 +32,7 @@ SCENARIOS = {
     "http-mixed": "benchmarks.web:mixed",
     "offload": "benchmarks.offload:run",
     "growth": "benchmarks.growth:run",
+    "black-hole": "benchmarks.silence:run",
     "instructions": "benchmarks.instructions:run",
 }
 _SHOWN = ("lagwise", "sqlalchemy", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
