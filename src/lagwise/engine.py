@@ -79,7 +79,8 @@ class Traffic:
     def _end(waiting: Iterable[asyncio.Timeout]) -> None:
         now = asyncio.get_running_loop().time()
         for connecting in waiting:
-            connecting.reschedule(now)
+            if not connecting.expired():  # ended a moment ago: its task has yet to hear of it
+                connecting.reschedule(now)
 
     @contextmanager
     def abortable(self, *, on_replica: bool) -> Iterator[None]:

@@ -176,6 +176,21 @@ async def test_a_driver_time_out_is_tried_elsewhere_once(cluster: Cluster) -> No
                 await session.execute(text("SELECT pg_sleep(3)"))
 
 
+async def test_who_is_turned_away_twice_at_once(cluster: Cluster) -> None:
+    """A probe and a statement find the node silent at the same moment: who waits to connect hears of it once."""
+    async with router(cluster, QUICK) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        await cluster.black_hole("replica-1")
+        traffic = db.pools["replica-1"].traffic
+        reads = [asyncio.create_task(read(db)) for _ in range(20)]
+        await wait_until(lambda: bool(traffic._connecting), what="a read that waits to connect")
+        traffic.turn_away()
+        await asyncio.sleep(0)  # the time-outs have run out; the reads have not been woken yet
+        assert any(waiting.expired() for waiting in traffic._connecting)
+        traffic.turn_away()
+        assert errors(await asyncio.gather(*reads, return_exceptions=True)) == []
+
+
 async def test_the_fall_back_budget(cluster: Cluster) -> None:
     """Both replicas down: no more sessions than the budget read from the primary, the rest get NoReplica."""
     policy = Policy(probe_interval=0.1, probe_timeout=0.3, fall_back_limit=5)
