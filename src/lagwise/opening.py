@@ -50,6 +50,10 @@ class Opener(Protocol):
         """Whether this replica still has everything that the session's client has seen."""
         ...
 
+    def answers(self, node: str) -> bool:
+        """Whether this node has answered its latest probe, and lost nobody since."""
+        ...
+
     def release(self, opening: "Opening") -> None:
         """The session is closed."""
 
@@ -77,7 +81,8 @@ class Opening:
     connection: Connection | None = None
     started: bool = False
     avoid: frozenset[str] = frozenset()
-    timed_out: bool = False
+    timed_out: str = ""
+    """The node on which the driver's time-out ended the statement."""
     commit: Commit | None = None
     opened_on: int = 0
     """`seen.changes` when the node was chosen."""
@@ -167,9 +172,10 @@ class Opening:
         if engine is None or not failure.elsewhere:
             return False
         if failure is Failure.TIMEOUT and connection is not None:
-            if self.timed_out:
+            # Twice is the statement's own slowness, unless the first node is silent for everybody.
+            if self.timed_out and self.opener.answers(self.timed_out):
                 return False
-            self.timed_out = True
+            self.timed_out = self.node
         name = self.node
         if name in self.avoid:
             raise NoPrimary(
@@ -202,4 +208,4 @@ class Opening:
         if self.commit is not None:
             self.commit.unplaced()
         self.engine = self.connection = None
-        self.started, self.avoid, self.timed_out, self.commit = False, frozenset(), False, None
+        self.started, self.avoid, self.timed_out, self.commit = False, frozenset(), "", None

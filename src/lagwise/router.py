@@ -146,6 +146,10 @@ class Router:
         alone = view.without(frozenset(self._pools) - {node})
         return route(alone, self.policy, self._request(opening)(alone), now).node == node
 
+    def answers(self, node: str) -> bool:
+        """Whether this node has answered its latest probe, and lost nobody since."""
+        return self._running().view.node(node).reading is not None
+
     def release(self, opening: Opening) -> None:
         """The session is closed; its place on the primary is free."""
         self._fallen_back.discard(opening)

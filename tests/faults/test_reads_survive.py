@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import event, select, text
+from sqlalchemy import event, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -174,6 +174,26 @@ async def test_a_driver_time_out_is_tried_elsewhere_once(cluster: Cluster) -> No
         with pytest.raises(TimeoutError):
             async with db.read() as session:
                 await session.execute(text("SELECT pg_sleep(3)"))
+
+
+async def test_a_time_out_of_a_silent_node_is_not_the_statements(cluster: Cluster) -> None:
+    """The read meets a silent replica, then one that is only slow: it has run to its time-out there once."""
+    slow = make_url(cluster.nodes["replica-2"].direct_url).port
+    statement = text(f"SELECT CASE current_setting('port') WHEN '{slow}' THEN pg_sleep(1)::text ELSE 'read' END")
+
+    async def slow_on_one() -> Any:
+        async with db.read() as session:
+            return await session.scalar(statement)
+
+    async with router(cluster, QUICK, connect_args={"command_timeout": 0.3, "timeout": 1}) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        db.drain("replica-2")
+        await read(db)  # a connection is open
+        await cluster.black_hole("replica-1")
+        reading = asyncio.create_task(slow_on_one())
+        await wait_until(lambda: db.pools["replica-1"].load() > 0, what="the read to be on its way")
+        db.undrain("replica-2")
+        assert await reading == "read"
 
 
 async def test_who_is_turned_away_twice_at_once(cluster: Cluster) -> None:
