@@ -28,6 +28,7 @@ SCENARIOS = {
     "write": "benchmarks.sessions:write",
     "concurrency": "benchmarks.concurrency:run",
     "http-read": "benchmarks.web:read",
+    "http-frozen": "benchmarks.web:frozen",
     "http-write": "benchmarks.web:write",
     "http-mixed": "benchmarks.web:mixed",
     "offload": "benchmarks.offload:run",
