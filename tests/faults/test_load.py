@@ -8,6 +8,7 @@ from sqlalchemy import select, text
 
 from lagwise import Policy, Router
 from lagwise.testing import Cluster
+from lagwise.testing.replication import configure
 
 from ..routing.application import Item, routed
 from ..routing.conftest import client, in_rotation, router, served
@@ -49,8 +50,7 @@ async def test_the_budget_over_http(cluster: Cluster) -> None:
 async def test_recovery_conflicts_in_series(cluster: Cluster) -> None:
     """max_standby_streaming_delay=0 and VACUUM after VACUUM on the primary: no read that starts fails."""
     for replica in cluster.replicas:
-        await replica.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
-        await replica.execute("SELECT pg_reload_conf()")
+        await configure(replica, "max_standby_streaming_delay", "0")
     conflicts = (
         "SELECT confl_snapshot + confl_bufferpin + confl_lock FROM pg_stat_database_conflicts WHERE datname = 'app'"
     )
@@ -78,8 +78,7 @@ async def test_recovery_conflicts_in_series(cluster: Cluster) -> None:
         assert sum([await replica.fetchval(conflicts) for replica in cluster.replicas]) > before
     finally:
         for replica in cluster.replicas:
-            await replica.execute("ALTER SYSTEM RESET max_standby_streaming_delay")
-            await replica.execute("SELECT pg_reload_conf()")
+            await configure(replica, "max_standby_streaming_delay", "30s")
 
 
 def fallen_back(db: Router) -> int:

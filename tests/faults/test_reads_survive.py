@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from lagwise import NoReplica, Policy, Router
 from lagwise.fastapi import ReadSession, lifespan
 from lagwise.testing import Cluster, wait_until
+from lagwise.testing.replication import configure
 
 from ..routing.application import Item
 from ..routing.conftest import client, in_rotation, router, served
@@ -84,8 +85,7 @@ async def test_without_the_router_they_fail(cluster: Cluster) -> None:
 async def test_a_recovery_conflict_is_tried_elsewhere(cluster: Cluster, db: Router) -> None:
     """The replica cancels the read in favour of replay (40001): another node answers it."""
     replica = cluster["replica-1"]
-    await replica.execute("ALTER SYSTEM SET max_standby_streaming_delay = 0")
-    await replica.execute("SELECT pg_reload_conf()")
+    await configure(replica, "max_standby_streaming_delay", "0")
     db.drain("replica-2")
     slow = text("SELECT count(*) FROM item, pg_sleep(5) WHERE name <> 'conflict'")
     try:
@@ -109,8 +109,7 @@ async def test_a_recovery_conflict_is_tried_elsewhere(cluster: Cluster, db: Rout
         await cluster.primary.execute("VACUUM item")
         assert await reading == 1
     finally:
-        await replica.execute("ALTER SYSTEM RESET max_standby_streaming_delay")
-        await replica.execute("SELECT pg_reload_conf()")
+        await configure(replica, "max_standby_streaming_delay", "30s")
 
 
 async def test_a_read_block_is_tried_elsewhere_too(cluster: Cluster, db: Router) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from lagwise.testing import Binaries, Cluster, ClusterError, Node, wait_until
 from lagwise.testing.processes import alive
+from lagwise.testing.replication import configure
 
 from .conftest import MAJORS
 
@@ -69,6 +70,30 @@ async def test_paused_replay_lags_until_resumed(cluster: Cluster) -> None:
     await cluster.resume_replay("replica-1")
     await cluster.caught_up()
     assert await notes(cluster["replica-1"]) == [1]
+
+
+async def test_a_question_outlives_the_replay_that_conflicts_with_it(cluster: Cluster) -> None:
+    """A pause that ends may cancel the statement that ended it (40001): it is asked again. Naive: it fails."""
+    replica = cluster["replica-1"]
+    await configure(replica, "max_standby_streaming_delay", "0")
+    resume = "SELECT pg_wal_replay_resume(), pg_sleep(0.5)"
+
+    async def conflict() -> None:
+        await note(cluster, 1)
+        await cluster.caught_up()
+        await cluster.pause_replay(replica)
+        await cluster.primary.execute("DELETE FROM note")
+        await cluster.primary.execute("VACUUM note")
+        await received(cluster, "replica-1")
+
+    await conflict()
+    async with replica.connect() as connection:
+        with pytest.raises(asyncpg.SerializationError, match="conflict with recovery"):
+            await connection.execute(resume)
+    await conflict()
+    await replica.execute(resume)
+    await cluster.caught_up()
+    assert await notes(replica) == []
 
 
 async def test_apply_delay_lags_by_time(cluster: Cluster) -> None:

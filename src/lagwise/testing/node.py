@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import asyncpg  # type: ignore[import-untyped]
 
 from lagwise.testing.backend import Address, Server, Upstream
 from lagwise.testing.proxy import Proxy
+
+T = TypeVar("T")
+
+_TRIES = 20  # each replays up to the next conflict
 
 
 def slot_of(name: str) -> str:
@@ -44,6 +48,18 @@ class Connection(Protocol):
     async def execute(self, query: str, *args: object) -> str:
         """Run a statement; the command tag."""
         ...
+
+
+async def undisturbed(ask: Callable[[], Awaitable[T]]) -> T:
+    """What a lone statement answers. A replica that catches up may cancel it, whatever it asks (40001): then again.
+
+    Most of all when a long pause ends: the WAL is then older than max_standby_streaming_delay (30 s), and what
+    conflicts with it is cancelled at once.
+    """
+    for _ in range(_TRIES - 1):
+        with suppress(asyncpg.SerializationError):
+            return await ask()
+    return await ask()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +137,17 @@ class Node:
     async def fetchval(self, sql: str, *args: object) -> Any:
         """The first column of the first row, asked of the server itself; None without a row."""
         async with self.connect() as connection:
-            return await connection.fetchval(sql, *args)
+            return await undisturbed(lambda: connection.fetchval(sql, *args))
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         """All rows, asked of the server itself."""
         async with self.connect() as connection:
-            return await connection.fetch(sql, *args)
+            return await undisturbed(lambda: connection.fetch(sql, *args))
 
     async def execute(self, sql: str, *args: object) -> str:
         """Run a statement on the server itself; without arguments also several, separated by semicolons."""
         async with self.connect() as connection:
-            return await connection.execute(sql, *args)
+            return await undisturbed(lambda: connection.execute(sql, *args))
 
     def _url(self, address: Address) -> str:
         login = self._login

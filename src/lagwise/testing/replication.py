@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lagwise.testing.gates import wait_until
-from lagwise.testing.node import Node, slot_of
+from lagwise.testing.node import Node, slot_of, undisturbed
 
 _PAGE, _PAGE_HEADER, _SEGMENT_HEADER = 8192, 24, 40  # bytes
 
@@ -69,9 +69,11 @@ async def replayed(node: Node, target: int, timeout: float) -> None:  # noqa: AS
 
         async def there() -> bool:
             nonlocal seen
-            row = await connection.fetchrow(
-                "SELECT CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE true END AS exempt,"
-                " coalesce(pg_last_wal_replay_lsn() - '0/0', 0) AS replayed"
+            row = await undisturbed(
+                lambda: connection.fetchrow(
+                    "SELECT CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE true END AS exempt,"
+                    " coalesce(pg_last_wal_replay_lsn() - '0/0', 0) AS replayed"
+                )
             )
             assert row is not None
             seen = int(row["replayed"])
@@ -86,12 +88,11 @@ async def replayed(node: Node, target: int, timeout: float) -> None:  # noqa: AS
 
 async def pause(node: Node) -> None:
     """Pause replay, and wait until it is: the function itself only asks for it."""
-    async with node.connect() as connection:
-        await connection.execute("SELECT pg_wal_replay_pause()")
-        await wait_until(
-            lambda: connection.fetchval("SELECT pg_get_wal_replay_pause_state() = 'paused'"),
-            what=f"replay of {node.name} is paused",
-        )
+    await node.execute("SELECT pg_wal_replay_pause()")
+    await wait_until(
+        lambda: node.fetchval("SELECT pg_get_wal_replay_pause_state() = 'paused'"),
+        what=f"replay of {node.name} is paused",
+    )
 
 
 async def configure(node: Node, setting: str, value: str) -> None:
@@ -100,10 +101,9 @@ async def configure(node: Node, setting: str, value: str) -> None:
     The postmaster tells its children (the startup process among them) before it forks for a new session, so
     a new session that sees the change comes after all of them were told.
     """
-    async with node.connect() as connection:
-        loaded = await connection.fetchval("SELECT pg_conf_load_time()")
-        await connection.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
-        await connection.execute("SELECT pg_reload_conf()")
+    loaded = await node.fetchval("SELECT pg_conf_load_time()")
+    await node.execute(f"ALTER SYSTEM SET {setting} = '{value}'")
+    await node.execute("SELECT pg_reload_conf()")
 
     async def reloaded() -> bool:
         return bool(await node.fetchval("SELECT pg_conf_load_time() > $1", loaded))
