@@ -1,21 +1,16 @@
-"""What is kept true of a pooled connection: fenced, alive, left clean, and its commits announced."""
+"""What is kept true of a pooled connection: alive, fenced, left clean, and its commits announced."""
 
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from asyncpg import InterfaceError, InternalClientError  # type: ignore[import-untyped]
-from sqlalchemy.engine import Connection, RootTransaction, TwoPhaseTransaction
-from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.pool import Pool
+from sqlalchemy.engine import Connection, Engine, RootTransaction, TwoPhaseTransaction
 
-from lagwise import sqlite
-from lagwise.failure import Failure, classify
+from lagwise.causality import Commit
+from lagwise.driver import abandon, driver_of, run_driver
 from lagwise.plain import plain
 
-# Under this key of `Connection.info` a session leaves what is to be called, without arguments, before its COMMIT
-# is sent. It answers a handle whose refused() is called when the server, in its own words, does not commit.
-BEFORE_COMMIT, _COMMIT = "lagwise.before-commit", "lagwise.commit"
-_FENCED, _TOUCHED = "lagwise.fenced", "lagwise.touched"
+# Under one of these keys the pool keeps, as long as a connection lives, how to ask the driver whether it is closed.
+_MET, _FENCED = "lagwise.met", "lagwise.fenced"
 _FENCE = "SET default_transaction_read_only = on"
 # What DISCARD ALL does, but for the statements the driver itself has prepared and still counts on.
 _RESET = """
@@ -25,113 +20,73 @@ DO $$ DECLARE p text; BEGIN
 END $$"""
 
 
-def judge(error: BaseException | None, *, on_replica: bool) -> Failure:
-    """What an exception from SQLAlchemy or the driver means."""
-    original = error.orig if isinstance(error, DBAPIError) else error
-    if sqlite.refused(original):
-        return Failure.READ_ONLY
-    return classify(
-        getattr(original, "sqlstate", None),
-        str(original),
-        # Refused, reset and timed-out connects arrive as the operating system's own errors. asyncpg loses its
-        # own thread (InternalClientError) over a connection whose end it has read, and not yet acted upon.
-        disconnected=error.connection_invalidated
-        if isinstance(error, DBAPIError)
-        else isinstance(original, OSError | InternalClientError) or _closed(original),
-        timed_out=isinstance(original, TimeoutError),
-        on_replica=on_replica,
-    )
+class PooledConnection(Connection):
+    """A connection out of a node's pool that goes back as it came.
+
+    AUTOCOMMIT and session locks outlive the session. A `reset` event of the pool's would cost every session what
+    costs only those that need it here.
+    """
+
+    touched = False
+    """Whether a statement may have left something that outlives the session."""
+
+    @property
+    def untouched(self) -> bool:
+        """Whether it goes back to its pool as it came: nothing will be sent to reset it."""
+        return not (self.touched or self.closed or self.invalidated)
+
+    def note(self, statement: str) -> None:
+        """Note whether a read session's statement may outlive it."""
+        if not plain(statement):
+            self.touched = True
+
+    def close(self) -> None:
+        """As `Connection.close`; undo first what may have been left."""
+        try:
+            if self.touched and not (self.closed or self.invalidated):
+                self._undo()
+        finally:
+            super().close()
+
+    def _undo(self) -> None:
+        try:
+            self.reset()
+        except BaseException as error:
+            # Nobody knows in which state it is.
+            abandon(self)
+            self.invalidate()
+            if not isinstance(error, Exception):
+                raise
+
+    def reset(self) -> None:
+        """Undo what was left, in one trip."""
+        self.rollback()
+        end = "ROLLBACK; " if driver_of(self).is_in_transaction() else ""
+        fence = f"; {_FENCE}" if _FENCED in self.info else ""
+        run_driver(self, end + _RESET + fence)
 
 
-def _closed(error: BaseException | None) -> bool:
-    """The driver's own word for it, raw, from a connection that broke while it was being set up."""
-    return isinstance(error, InterfaceError) and "closed" in str(error)
+class BorrowedConnection(PooledConnection):
+    """One of an engine with an owner, who may have set it up in ways that a reset would undo."""
+
+    def reset(self) -> None:
+        """Let the pool open a new one in its place."""
+        self.invalidate()
 
 
-def driver_of(connection: Connection) -> Any:
-    """The driver's own connection, asyncpg's."""
-    return connection.connection.driver_connection
-
-
-def abandon(connection: Connection) -> None:
-    """Close at once, without the goodbye that a dead node would never answer."""
-    if connection.closed or connection.invalidated:
-        return  # to ask it for its driver's connection would open another
-    with suppress(Exception):
-        terminate = getattr(driver_of(connection), "terminate", None)
-        if terminate is not None:
-            terminate()
-
-
-def demoted(connection: Connection) -> bool:
-    """Whether the server has said, unasked, that it is in recovery (PostgreSQL 14 and later; asyncpg)."""
-    settings = getattr(driver_of(connection), "get_settings", None)
-    return settings is not None and getattr(settings(), "in_hot_standby", None) == "on"
-
-
-def _run_driver(connection: Any, sql: str) -> None:
-    """Run a script on the driver's own connection, one round trip, from inside the pool's greenlet."""
-    connection.run_async(lambda driver: driver.execute(sql))
-
-
-def fence(connection: Connection) -> None:
-    """Make a replica's connection refuse writes for good: the server may be promoted while it is pooled."""
-    if _FENCED in connection.info:
-        return
-    try:
-        _run_driver(connection.connection.dbapi_connection, _FENCE)
-    except BaseException:
-        abandon(connection)
-        connection.close()
-        raise
-    connection.info[_FENCED] = True
-
-
-def checked_out(pool: Pool) -> int:
-    """Connections in use; 0 for pools that do not count them."""
-    count = getattr(pool, "checkedout", None)
-    return count() if count is not None else 0
-
-
-def idle(pool: Pool) -> bool:
-    """Whether the pool has an open connection to give at once."""
-    count = getattr(pool, "checkedin", None)
-    return count is not None and count() > 0
-
-
-def capacity(pool: Pool) -> float:
-    """The most connections this pool opens; infinite for pools without a limit."""
-    size = getattr(pool, "size", None)
-    overflow = getattr(pool, "_max_overflow", -1)  # there is no public name for it
-    return size() + overflow if size is not None and overflow >= 0 else float("inf")
-
-
-def announce_commit(connection: Connection) -> None:
-    """COMMIT is about to be sent: whoever asked for it hears of it now."""
-    before = connection.info.pop(BEFORE_COMMIT, None)
-    if before is not None:
-        connection.info[_COMMIT] = before()
-
-
-class _Announced(RootTransaction):
-    __slots__ = ()
-
-    def commit(self) -> None:
-        if self.is_active:
-            announce_commit(self.connection)
-        super().commit()
-
-
-class _AnnouncedTwoPhase(_Announced, TwoPhaseTransaction):
-    __slots__ = ()
-
-
-class AnnouncingConnection(Connection):
+class WritingConnection(PooledConnection):
     """A connection that may write, and says so before each COMMIT.
 
     Not by way of SQLAlchemy's commit event: an engine that has listeners looks for those of every event at every
     statement, an eighth of what a write costs.
     """
+
+    before_commit: Callable[[], Commit | None] | None = None
+    """What to call before COMMIT is sent. It answers a handle, which is told when the server does not commit."""
+    _commit: Commit | None = None
+
+    def note(self, statement: str) -> None:
+        """What a write session sets stays: its connection is as it left it."""
 
     def begin(self) -> RootTransaction:
         """As `Connection.begin`."""
@@ -143,53 +98,69 @@ class AnnouncingConnection(Connection):
             return super().begin_twophase(xid)
         return _AnnouncedTwoPhase(self, self.engine.dialect.create_xid() if xid is None else xid)
 
+    def announce(self) -> None:
+        """COMMIT is about to be sent: whoever asked for it hears of it now."""
+        before, self.before_commit = self.before_commit, None
+        if before is not None:
+            self._commit = before()
 
-def hear_failure(connection: Connection, error: BaseException) -> None:
-    """A statement failed: if it was a COMMIT and the server said so itself, nothing was committed.
+    def failed(self, error: BaseException) -> None:
+        """A statement failed: if it was a COMMIT and the server said so itself, nothing was committed.
 
-    A cancelled COMMIT, or one whose connection broke, may have succeeded: it stays in doubt.
+        A cancelled COMMIT, or one whose connection broke, may have succeeded: it stays in doubt.
+        """
+        commit, self._commit = self._commit, None
+        if commit is not None and getattr(getattr(error, "orig", error), "sqlstate", None) is not None:
+            commit.refused()
+
+
+class _Announced(RootTransaction):
+    __slots__ = ()
+    connection: WritingConnection
+
+    def commit(self) -> None:
+        if self.is_active:
+            self.connection.announce()
+        super().commit()
+
+
+class _AnnouncedTwoPhase(_Announced, TwoPhaseTransaction):
+    __slots__ = ()
+
+
+Kind = TypeVar("Kind", bound=PooledConnection)
+
+
+def taken(kind: type[Kind], engine: Engine, *, fenced: bool) -> Kind:
+    """A connection of the engine's pool: one that the driver knows to be closed is left out, and fenced if wanted.
+
+    Fenced, it refuses writes for good: the server may be promoted while it is pooled.
     """
-    commit = connection.info.pop(_COMMIT, None)
-    if commit is not None and getattr(getattr(error, "orig", error), "sqlstate", None) is not None:
-        commit.refused()
-    if connection.dialect.name == "sqlite":
-        sqlite.allow_writes(connection)
+    mark = _FENCED if fenced else _MET
+    while True:
+        connection = kind(engine)
+        closed = connection.info.get(mark)
+        if closed is None:
+            if fenced:
+                _fence(connection)
+            connection.info[mark] = getattr(driver_of(connection), "is_closed", _unknown)
+            return connection
+        if not closed():
+            return connection
+        # What pool_pre_ping asks the server, the driver mostly knows.
+        connection.invalidate()
+        connection.close()
 
 
-def note_statement(connection: Connection, statement: str) -> None:
-    """Note whether a read session's statement may outlive it."""
-    if not plain(statement):
-        touch(connection)
+def _fence(connection: Connection) -> None:
+    try:
+        run_driver(connection, _FENCE)
+    except BaseException:
+        abandon(connection)
+        connection.close()
+        raise
 
 
-def touch(connection: Connection) -> None:
-    """Note that this connection must be reset before its next use."""
-    connection.info[_TOUCHED] = True
-
-
-def untouched(connection: Connection) -> bool:
-    """Whether this connection goes back to its pool as it came: nothing will be sent to reset it."""
-    return not (connection.closed or connection.invalidated or _TOUCHED in connection.info)
-
-
-def drop_closed(_connection: Any, record: Any, _proxy: Any) -> None:
-    """What pool_pre_ping asks the server, the driver mostly knows: this connection was closed."""
-    is_closed = getattr(record.driver_connection, "is_closed", None)
-    if is_closed is not None and is_closed():
-        raise DisconnectionError
-
-
-def reset_touched(connection: Any, record: Any, state: Any) -> None:
-    """AUTOCOMMIT and session locks outlive the session: undo what it may have left, in one trip."""
-    if record is None or not record.info.pop(_TOUCHED, False):
-        return
-    if state.asyncio_safe and not state.terminate_only:
-        end = "ROLLBACK; " if record.driver_connection.is_in_transaction() else ""
-        fence = f"; {_FENCE}" if _FENCED in record.info else ""
-        _run_driver(connection, end + _RESET + fence)
-
-
-def close_touched(connection: Any, record: Any, state: Any) -> None:
-    """The owner of an engine may have set up its connections, which a reset would undo: open a new one."""
-    if record is not None and record.info.pop(_TOUCHED, False) and state.asyncio_safe:
-        record.invalidate()
+def _unknown() -> bool:
+    """A driver that cannot say."""
+    return False

@@ -1,10 +1,8 @@
 """One way of using a node's pool, and the reads in flight there, which can be cut off when the node is silent."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakSet
 
@@ -15,44 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util.concurrency import await_only
 
 from lagwise import sqlite
-from lagwise.connection import (
-    AnnouncingConnection,
-    abandon,
-    capacity,
-    checked_out,
-    demoted,
-    fence,
-    hear_failure,
-    idle,
-    judge,
-    touch,
-)
+from lagwise.connection import PooledConnection, WritingConnection, taken
+from lagwise.driver import abandon, demoted, judge
 from lagwise.errors import NoPrimary, ReadOnly, RoutingError
 from lagwise.failure import Failure
-
-_RECENT = 10.0  # seconds
-
-
-@dataclass(slots=True)
-class Tally:
-    """What happened at one pool since the Router was made: counts."""
-
-    waits: int = 0
-    waiting: int = 0
-    timeouts: int = 0
-    opened: int = 0
-    _recently: deque[float] = field(default_factory=lambda: deque(maxlen=10_000), repr=False)
-
-    def open(self, now: float) -> None:
-        """Count a connection opened at `now`, monotonic seconds."""
-        self.opened += 1
-        self._recently.append(now)
-
-    def opened_per_second(self, now: float) -> float:
-        """The mean of the last ten seconds. A pool that is large enough opens none once it is warm."""
-        while self._recently and self._recently[0] < now - _RECENT:
-            self._recently.popleft()
-        return len(self._recently) / _RECENT
+from lagwise.tally import Tally, capacity, checked_out, idle
 
 
 class Traffic:
@@ -101,6 +66,9 @@ class Traffic:
 class RoutedEngine(OptionEngine):
     """One way of using a node's pool: read-only or not, one transaction or none."""
 
+    # SQLAlchemy asks for it six times a statement, an OptionEngine asks its parent each time.
+    _has_events = False
+
     def __init__(
         self,
         base: Engine,
@@ -108,37 +76,33 @@ class RoutedEngine(OptionEngine):
         traffic: Traffic,
         tally: Tally,
         *,
-        reads: bool,
+        kind: type[PooledConnection],
         on_replica: bool = False,
     ) -> None:
         super().__init__(base, dict(options))
         self.traffic = traffic
         self.tally = tally
-        self.reads = reads
+        self.kind = kind
+        self.reads = kind is not WritingConnection
         self.on_replica = on_replica
         self.for_async = AsyncEngine(self)
-        if reads and self.dialect.name != "postgresql":
+        if self.reads and self.dialect.name != "postgresql":
             sqlite.refuse_writes(self)
 
-    def connect(self) -> Connection:
+    def connect(self) -> PooledConnection:
         """A connection from the pool, fit for this use.
 
         Raises:
             NoPrimary: the node has said that it is not the primary any more.
             sqlalchemy.exc.TimeoutError: the pool is exhausted; the message names it and its numbers.
         """
-        while self.tally.waiting and idle(self.pool):
-            await_only(asyncio.sleep(0))  # it is for those who came first: the pool itself would let us push in
-        at_once = idle(self.pool)
-        waits = not at_once and capacity(self.pool) <= checked_out(self.pool)
-        self.tally.waits += waits
-        self.tally.waiting += waits
+        if self._proxied._has_events:  # somebody may have begun to listen to it meanwhile
+            self._has_events = True
         try:
-            if self.reads and not at_once:
-                with self.traffic.abortable(on_replica=self.on_replica):
-                    connection = self._connected()
+            if idle(self.pool) and not self.tally.waiting:
+                connection = taken(self.kind, self, fenced=self.on_replica)
             else:
-                connection = self._connected()
+                connection = self._in_turn()
         except PoolTimeout as error:
             self.tally.timeouts += 1
             raise PoolTimeout(
@@ -151,8 +115,6 @@ class RoutedEngine(OptionEngine):
             if judge(error, on_replica=self.on_replica) in {Failure.LOST, Failure.TIMEOUT}:
                 self.traffic.lost(type(error).__name__)
             raise
-        finally:
-            self.tally.waiting -= waits
         if self.reads:
             self.traffic.in_flight.add(connection)
         elif demoted(connection):
@@ -164,13 +126,21 @@ class RoutedEngine(OptionEngine):
             )
         return connection
 
-    def _connected(self) -> Connection:
-        if not self.reads:
-            return AnnouncingConnection(self)
-        connection = Connection(self)
-        if self.on_replica:
-            fence(connection)
-        return connection
+    def _in_turn(self) -> PooledConnection:
+        """One that must be opened, or waited for behind those who came first."""
+        while self.tally.waiting and idle(self.pool):
+            await_only(asyncio.sleep(0))  # it is for those who came first: the pool itself would let us push in
+        at_once = idle(self.pool)
+        waits = not at_once and capacity(self.pool) <= checked_out(self.pool)
+        self.tally.waits += waits
+        self.tally.waiting += waits
+        try:
+            if self.reads and not at_once:
+                with self.traffic.abortable(on_replica=self.on_replica):
+                    return taken(self.kind, self, fenced=self.on_replica)
+            return taken(self.kind, self, fenced=self.on_replica)
+        finally:
+            self.tally.waiting -= waits
 
     def lost_by(self, error: BaseException, connection: Connection | None) -> bool:
         """Say what a failed statement means for the node, and for a commit in doubt; whether the connection is gone."""
@@ -181,12 +151,13 @@ class RoutedEngine(OptionEngine):
                 # SQLAlchemy would say goodbye to a node that does not answer, and wait for it: up to 2 s.
                 abandon(connection)
                 self.traffic.turn_away()
-        elif connection is not None:
-            hear_failure(connection, error)
-            if self.on_replica:
-                # asyncpg parses a statement before it looks at its arguments. When it refuses those, or a cursor,
-                # the server is left in a transaction that the driver does not know of, with its locks.
-                touch(connection)
+        elif isinstance(connection, WritingConnection):
+            connection.failed(error)
+        elif isinstance(connection, PooledConnection):
+            # asyncpg parses a statement before it looks at its arguments. When it refuses those, or a cursor,
+            # the server is left in a transaction that the driver does not know of, with its locks.
+            connection.touched = connection.touched or self.on_replica
+            sqlite.allow_writes(connection)
         if failure is Failure.READ_ONLY and not self.reads and connection is not None and demoted(connection):
             self.traffic.lost("Demoted")
             return True

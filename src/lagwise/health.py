@@ -8,10 +8,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from lagwise.connection import capacity, checked_out
-from lagwise.engine import Tally
 from lagwise.errors import NotOpen
 from lagwise.router import Router
+from lagwise.tally import Tally, capacity, checked_out
 from lagwise.view import Node, Standing, View
 
 Status = Literal["pass", "warn", "fail"]

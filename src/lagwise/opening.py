@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise.causality import Causality, Commit
-from lagwise.connection import abandon, judge, untouched
+from lagwise.connection import PooledConnection
+from lagwise.driver import abandon, judge
 from lagwise.engine import RoutedEngine
 from lagwise.errors import NoPrimary, NoReplica
 from lagwise.failure import Failure
@@ -78,7 +78,7 @@ class Opening:
     info: dict[Any, Any]
     pools: Pools | None = None
     engine: RoutedEngine | None = None
-    connection: Connection | None = None
+    connection: PooledConnection | None = None
     started: bool = False
     avoid: frozenset[str] = frozenset()
     timed_out: str = ""
@@ -114,7 +114,7 @@ class Opening:
             return self.engine is None
         if not in_transaction or self.connection is None:
             return True
-        return self.engine is self.pools.replica_reads and untouched(self.connection)
+        return self.engine is self.pools.replica_reads and self.connection.untouched
 
     def _engine(self, pools: Pools, on_replica: bool) -> RoutedEngine:
         if self.intent.write:

@@ -11,8 +11,9 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import Pool
 
-from lagwise.connection import checked_out, close_touched, drop_closed, note_statement, reset_touched
-from lagwise.engine import RoutedEngine, Tally, Traffic
+from lagwise.connection import BorrowedConnection, PooledConnection, WritingConnection
+from lagwise.engine import RoutedEngine, Traffic
+from lagwise.tally import Tally, checked_out
 
 Target = str | URL | AsyncEngine
 PRIMARY = "primary"
@@ -101,36 +102,38 @@ class Pools:
     @cached_property
     def writes(self) -> RoutedEngine:
         """Sessions that may write."""
-        return self._way(self.writing, {}, reads=False)
+        return self._way(self.writing, {}, writes=True)
 
     @cached_property
     def replica_reads(self) -> RoutedEngine:
         """Reads on a replica, statement by statement."""
         options = {} if self._given is None else {"isolation_level": "AUTOCOMMIT"}
-        return self._way(self.reading, options, reads=True, on_replica=True)
+        return self._way(self.reading, options, on_replica=True)
 
     @cached_property
     def replica_snapshots(self) -> RoutedEngine:
         """Reads on a replica, in one snapshot."""
-        return self._way(self.reading, _SNAPSHOT, reads=True, on_replica=True)
+        return self._way(self.reading, _SNAPSHOT, on_replica=True)
 
     @cached_property
     def primary_reads(self) -> RoutedEngine:
         """Reads on the primary, in a transaction that refuses writes."""
         options = {"isolation_level": "READ COMMITTED", "postgresql_readonly": True} if self.is_postgresql else {}
-        return self._way(self.writing, options, reads=True)
+        return self._way(self.writing, options)
 
     @cached_property
     def primary_snapshots(self) -> RoutedEngine:
         """Reads on the primary, in one snapshot."""
         options = _SNAPSHOT if self.is_postgresql else {}
-        return self._way(self.writing, options, reads=True)
+        return self._way(self.writing, options)
 
     def _way(
-        self, engine: AsyncEngine, options: Mapping[str, Any], *, reads: bool, on_replica: bool = False
+        self, engine: AsyncEngine, options: Mapping[str, Any], *, writes: bool = False, on_replica: bool = False
     ) -> RoutedEngine:
         tally = self.tallies["reading" if on_replica else "writing"]
-        return RoutedEngine(engine.sync_engine, options, self.traffic, tally, reads=reads, on_replica=on_replica)
+        reads = BorrowedConnection if engine is self._given else PooledConnection
+        kind = WritingConnection if writes else reads
+        return RoutedEngine(engine.sync_engine, options, self.traffic, tally, kind=kind, on_replica=on_replica)
 
     def load(self) -> int:
         """Sessions in flight that hold a connection for reads."""
@@ -171,8 +174,6 @@ class Pools:
 
         listeners: list[tuple[Any, str, Callable[..., Any]]] = [
             (engine.sync_engine.pool, "connect", opened),
-            (engine.sync_engine.pool, "checkout", drop_closed),
-            (engine.sync_engine.pool, "reset", reset_touched if owned else close_touched),
             (engine.sync_engine, "handle_error", self._failed),
             *((engine.sync_engine, name, self._ran) for name in _STATEMENTS if self.is_postgresql),
         ]
@@ -195,9 +196,8 @@ class Pools:
         # An event of the dialect's, not of the engine's: for the sake of those, every connection joins the
         # listeners of engine and connection anew, which costs more than everything else here together.
         connection = rest[-1].root_connection
-        engine = connection.engine
-        if isinstance(engine, RoutedEngine) and engine.reads and engine.traffic is self.traffic:
-            note_statement(connection, statement)
+        if isinstance(connection, PooledConnection):
+            connection.note(statement)
 
 
 def _apart(listener: Callable[..., Any]) -> Callable[..., Any]:

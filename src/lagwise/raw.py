@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from lagwise.connection import BEFORE_COMMIT, abandon, announce_commit, driver_of, note_statement
+from lagwise.connection import WritingConnection
+from lagwise.driver import abandon, driver_of
 from lagwise.lent import LentConnection
 from lagwise.opening import Opening
 from lagwise.visit import Visit
@@ -85,7 +86,7 @@ class DriverVisit(Visit):
     def note(self, statement: str = "") -> None:
         """Note what may outlive a read; a write session's settings stay in its connection too."""
         if not self.opening.intent.write:
-            note_statement(self.connection, statement)
+            self.connection.note(statement)
 
     def hold(self, *, spoil: bool) -> None:
         """The caller takes hold of this very connection. Raises `NoReplica` when its client's writes are elsewhere."""
@@ -98,9 +99,9 @@ class DriverVisit(Visit):
     async def commit(self) -> None:
         """COMMIT, and keep what it says of the client's writes: where it stands, refused, or in doubt."""
         opening, connection = self.opening, self.connection
-        if opening.seen is not None and opening.commit is None:
-            connection.info[BEFORE_COMMIT] = opening.in_doubt
-            announce_commit(connection)
+        if opening.seen is not None and opening.commit is None and isinstance(connection, WritingConnection):
+            connection.before_commit = opening.in_doubt
+            connection.announce()
         transaction, self.transaction = self.transaction, None
         try:
             await self.named(transaction.commit, connection)

@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from lagwise.connection import BEFORE_COMMIT, driver_of
+from lagwise.connection import PooledConnection, WritingConnection
+from lagwise.driver import driver_of
 from lagwise.opening import Opening
 
 
@@ -174,12 +175,11 @@ def _streams(statement: Any, options: Mapping[str, Any]) -> bool:
 
 def _begun(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
     opening: Opening | None = getattr(session, "opening", None)
-    if opening is not None and connection.engine is opening.engine:  # not a bind that the application gave
+    # The application may have given a bind of its own.
+    if opening is not None and connection.engine is opening.engine and isinstance(connection, PooledConnection):
         opening.connection = connection
-        if opening.intent.write:
-            connection.info.pop(BEFORE_COMMIT, None)  # of a session that rolled back
-            if opening.seen is not None:
-                connection.info[BEFORE_COMMIT] = opening.in_doubt
+        if opening.seen is not None and isinstance(connection, WritingConnection):
+            connection.before_commit = opening.in_doubt
 
 
 def _committed(session: Session) -> None:

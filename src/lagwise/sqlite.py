@@ -27,6 +27,8 @@ def refuse_writes(engine: Engine) -> None:
 
 def allow_writes(connection: Connection) -> None:
     """Lift the ban; a failed statement does not do it by itself."""
+    if connection.dialect.name != "sqlite":
+        return
     cursor = connection.connection.cursor()
     cursor.execute("PRAGMA query_only = OFF")
     cursor.close()

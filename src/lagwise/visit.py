@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from lagwise.connection import BEFORE_COMMIT, abandon
+from lagwise.connection import PooledConnection
+from lagwise.driver import abandon
 from lagwise.errors import NotOpen, RoutingError
 from lagwise.opening import Opening
 
@@ -24,7 +25,7 @@ class Visit:
         """Whether it has begun and not ended: only then does a lost connection get another in its place."""
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> PooledConnection:
         """The connection of the moment. Raises `RoutingError` when it was lost and nothing came in its place."""
         if self.opening.connection is None:
             raise RoutingError("this connection was lost, and its block cannot go on. Begin a new one.")
@@ -65,10 +66,9 @@ class Visit:
         opening = self.opening
         while True:
             engine = await opening.open()
-            connection: Connection | None = None
+            connection: PooledConnection | None = None
             try:
                 connection = opening.connection = await greenlet_spawn(engine.connect)
-                connection.info.pop(BEFORE_COMMIT, None)  # of a session that rolled back
                 await self.settle_in(connection)
             except BaseException as error:
                 try:
