@@ -67,10 +67,10 @@ class CausalityMiddleware:
         with Causality(merged(map(self._verified, dict.fromkeys(texts))) if texts else None) as seen:
             scope[_SCOPE] = seen
 
-            async def sending(message: Message) -> None:
+            def sending(message: Message) -> Awaitable[None]:
                 if message["type"] in _STARTS:
                     self._answer(message, seen, names)
-                await send(message)
+                return send(message)
 
             await self.app(scope, receive, sending)
 
@@ -82,6 +82,8 @@ class CausalityMiddleware:
             return CausalToken()
 
     def _answer(self, message: Message, seen: Causality, names: list[str]) -> None:
+        if not (seen.grew or self._route_header):
+            return
         headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
         if seen.grew:
             text = self._seal.sealed(seen.token)
@@ -93,7 +95,7 @@ class CausalityMiddleware:
                 # A shared cache that kept this answer would hand one client's token to all.
                 headers.append((b"cache-control", b"private"))
         if self._route_header and seen.routes:
-            headers.append((_ROUTE_HEADER, ", ".join(dict.fromkeys(seen.routes)).encode()))
+            headers.append((_ROUTE_HEADER, ", ".join(map(str, dict.fromkeys(seen.routes))).encode()))
         message["headers"] = headers
 
 

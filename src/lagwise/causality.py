@@ -4,6 +4,7 @@ import time
 from contextvars import ContextVar, Token
 from types import TracebackType
 
+from lagwise.route import Route
 from lagwise.token import CausalToken, Position
 
 _current: ContextVar["Causality | None"] = ContextVar("lagwise_causality", default=None)
@@ -12,6 +13,8 @@ _current: ContextVar["Causality | None"] = ContextVar("lagwise_causality", defau
 known_systems: set[int] = set()
 # The sticky windows of the open Routers of this process: one token, and one cookie, serves them all.
 known_windows: list[float] = []
+
+_NOTHING = CausalToken()
 
 
 class Causality:
@@ -30,18 +33,19 @@ class Causality:
 
     __module__ = "lagwise"
 
+    changes = 0
+    """How often something was added, or put in doubt: a session compares it with what it opened on."""
+    _grew = False
+    _window = 0.0
+
     def __init__(self, token: CausalToken | str | None = None) -> None:
         if isinstance(token, str):
             # What follows the dot is the signature that the middleware added.
             token = CausalToken.parse(token.partition(".")[0])
-        self._seen = token or CausalToken()
+        self._seen = token or _NOTHING
         self._pending: set[Commit] = set()
         self._entered: list[Token[Causality | None]] = []
-        self._grew = False
-        self._window = 0.0
-        self.changes = 0
-        """How often something was added, or put in doubt: a session compares it with what it opened on."""
-        self.routes: list[str] = []
+        self.routes: list[Route] = []
         """Where the sessions opened here went, and why."""
 
     @classmethod

@@ -142,6 +142,13 @@ class RoutedEngine(OptionEngine):
         finally:
             self.tally.waiting -= waits
 
+    @property
+    def gives_back_silently(self) -> bool:
+        """Whether its pool takes a connection back without a word to the server, and to anyone who might send one."""
+        pool = self.pool
+        heard = pool.dispatch.reset or pool.dispatch.checkin
+        return not heard and getattr(pool, "_max_overflow", -1) == 0  # one too many is closed
+
     def lost_by(self, error: BaseException, connection: Connection | None) -> bool:
         """Say what a failed statement means for the node, and for a commit in doubt; whether the connection is gone."""
         failure = judge(error, on_replica=self.on_replica)

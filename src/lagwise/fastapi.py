@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Annotated, Any, Generic, TypeVar, cast
+from typing import Annotated, Any, cast
 
 import asyncpg  # type: ignore[import-untyped]
 from fastapi import FastAPI, HTTPException, WebSocketException, params
@@ -36,7 +36,6 @@ __all__ = [
     "writes",
 ]
 
-T = TypeVar("T")
 _STATE = "lagwise"
 # https://www.rfc-editor.org/rfc/rfc9110#name-safe-methods; QUERY: RFC 9110's safe method with a body.
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "QUERY"})
@@ -93,8 +92,9 @@ def reads(
     async def read(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
         maker = _router(db, connection).read
         session = maker(max_staleness=max_staleness, primary=primary, snapshot=snapshot)
-        async with _Serving(ReadBlock(session), connection):
-            yield session
+        with _Serving(connection):
+            async with ReadBlock(session):
+                yield session
 
     return _depends(read)
 
@@ -104,78 +104,75 @@ def writes(db: Router | None = None) -> params.Depends:
 
     async def write(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
         session = _router(db, connection).write()
-        async with _Serving(WriteBlock(session), connection):
-            yield session
+        with _Serving(connection):
+            async with WriteBlock(session):
+                yield session
 
     return _depends(write)
 
 
 async def read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
     """What `ReadSession` depends on; a key for `app.dependency_overrides`."""
-    async with _Serving(ReadBlock(_router(None, connection).read()), connection) as session:
-        yield session
+    with _Serving(connection):
+        async with ReadBlock(_router(None, connection).read()) as session:
+            yield session
 
 
 async def write_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
     """What `WriteSession` depends on; a key for `app.dependency_overrides`."""
-    async with _Serving(WriteBlock(_router(None, connection).write()), connection) as session:
-        yield session
+    with _Serving(connection):
+        async with WriteBlock(_router(None, connection).write()) as session:
+            yield session
 
 
 async def routed_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
     """What `RoutedSession` depends on: the HTTP method decides; a WebSocket may write."""
     db, safe = _router(None, connection), connection.scope.get("method") in _SAFE
-    async with _Serving(ReadBlock(db.read()) if safe else WriteBlock(db.write()), connection) as session:
-        yield session
+    with _Serving(connection):
+        async with ReadBlock(db.read()) if safe else WriteBlock(db.write()) as session:
+            yield session
 
 
 async def read_connection(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
     """What `ReadConnection` depends on; a key for `app.dependency_overrides`."""
-    async with _Serving(_router(None, connection).read.connect(), connection) as core:
-        yield core
+    with _Serving(connection):
+        async with _router(None, connection).read.connect() as core:
+            yield core
 
 
 async def read_asyncpg(connection: HTTPConnection) -> AsyncIterator[asyncpg.Connection]:
     """What `ReadAsyncpg` depends on; a key for `app.dependency_overrides`."""
-    async with _Serving(_router(None, connection).read.asyncpg(), connection) as driver:
-        yield driver
+    with _Serving(connection):
+        async with _router(None, connection).read.asyncpg() as driver:
+            yield driver
 
 
 async def write_asyncpg(connection: HTTPConnection) -> AsyncIterator[asyncpg.Connection]:
     """What `WriteAsyncpg` depends on; a key for `app.dependency_overrides`."""
-    async with _Serving(_router(None, connection).write.asyncpg(), connection) as driver:
-        yield driver
+    with _Serving(connection):
+        async with _router(None, connection).write.asyncpg() as driver:
+            yield driver
 
 
-class _Serving(Generic[T]):
-    """Enters a block on behalf of a request: when no node can serve, the client is told to come back."""
+class _Serving:
+    """Around a request's block: when no node can serve, the client is told to come back."""
 
-    __slots__ = ("_block", "_connection")
+    __slots__ = ("_connection",)
 
-    def __init__(self, block: AbstractAsyncContextManager[T], connection: HTTPConnection) -> None:
-        self._block = block
+    def __init__(self, connection: HTTPConnection) -> None:
         self._connection = connection
 
-    async def __aenter__(self) -> T:
-        try:
-            return await self._block.__aenter__()
-        except (NoPrimary, NoReplica) as error:
-            raise self._unavailable() from error
+    def __enter__(self) -> None:
+        pass
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            await self._block.__aexit__(kind, error, trace)
-        except (NoPrimary, NoReplica) as refused:
-            raise self._unavailable() from refused
-        if isinstance(error, NoPrimary | NoReplica):
-            raise self._unavailable() from error
-
-    def _unavailable(self) -> HTTPException | WebSocketException:
+        if kind is None or not isinstance(error, NoPrimary | NoReplica):
+            return
         if self._connection.scope["type"] == "websocket":
-            return WebSocketException(_TRY_AGAIN_LATER)
-        return HTTPException(503, "The database cannot serve this request right now.", {"Retry-After": "1"})
+            raise WebSocketException(_TRY_AGAIN_LATER) from error
+        raise HTTPException(503, "The database cannot serve this request right now.", {"Retry-After": "1"}) from error
 
 
 def _router(db: Router | None, connection: HTTPConnection) -> Router:

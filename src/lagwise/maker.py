@@ -6,58 +6,60 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
+from sqlalchemy.orm import Session
 
 from lagwise import raw
 from lagwise.causality import Causality
 from lagwise.core import RoutedConnection
 from lagwise.errors import ReadOnly
-from lagwise.opening import Intent, Opener, Opening
+from lagwise.intent import Intent
+from lagwise.opening import Opener, Opening
 from lagwise.session import RoutingSession, routed
 
 
-class Block(_AsyncSessionContextManager[AsyncSession]):
-    """A session for a block: what ends a block that succeeds is up to the kind of session.
-
-    Nothing is begun on entering, so that a first statement that fails can be run elsewhere.
-    """
+class _Block(_AsyncSessionContextManager[AsyncSession]):
+    """A session for a block. Nothing is begun on entering, so that a first statement that fails can run elsewhere."""
 
     async def __aenter__(self) -> AsyncSession:
         return await self.async_session.__aenter__()
+
+
+class ReadBlock(_Block):
+    """Nothing is committed; what would be forgotten is refused, with `ReadOnly`."""
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if kind is None:
-                await self.succeeded(self.async_session)
+                _refuse_pending(self.async_session.sync_session)
         finally:
             await self.async_session.__aexit__(kind, error, trace)
 
-    async def succeeded(self, session: AsyncSession) -> None:
-        """The block has ended without an error."""
 
-
-class ReadBlock(Block):
-    """Nothing is committed; what would be forgotten is refused."""
-
-    async def succeeded(self, session: AsyncSession) -> None:
-        """Raise `ReadOnly` for objects that were added or deleted in a read session."""
-        sync = session.sync_session
-        for what, objects in (("added", sync.new), ("deleted", sync.deleted)):
-            if objects:
-                names = ", ".join(sorted({type(each).__name__ for each in objects}))
-                raise ReadOnly(
-                    f"objects were {what} in a read session ({names}) and nothing was written. "
-                    "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
-                )
-
-
-class WriteBlock(Block):
+class WriteBlock(_Block):
     """Committed at the end; the application may commit before."""
 
-    async def succeeded(self, session: AsyncSession) -> None:
-        """Commit."""
-        await session.commit()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                await self.async_session.commit()
+        finally:
+            await self.async_session.__aexit__(kind, error, trace)
+
+
+def _refuse_pending(session: Session) -> None:
+    """Raise `ReadOnly` for objects that were added or deleted in a read session."""
+    if not (session._new or session._deleted):  # what the public names make a set of, for every session
+        return
+    what, objects = ("added", session.new) if session.new else ("deleted", session.deleted)
+    names = ", ".join(sorted({type(each).__name__ for each in objects}))
+    raise ReadOnly(
+        f"objects were {what} in a read session ({names}) and nothing was written. "
+        "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
+    )
 
 
 class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
@@ -76,6 +78,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         super().__init__(class_=class_, sync_session_class=sync_class, **options)
         self._opener = opener
         self._write = write
+        self._plain = Intent(write=write)
 
     def __call__(
         self, *, max_staleness: float | None = None, primary: bool = False, snapshot: bool = False, **local_kw: Any
@@ -137,6 +140,8 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         return raw.writing(opening) if self._write else raw.reading(opening)
 
     def _intent(self, max_staleness: float | None, primary: bool, snapshot: bool) -> Intent:
+        if max_staleness is None and not primary and not snapshot:
+            return self._plain
         if self._write and (max_staleness is not None or primary or snapshot):
             raise ValueError("max_staleness, primary and snapshot are for db.read; a write session is on the primary")
         if max_staleness is not None and not max_staleness >= 0:

@@ -10,6 +10,7 @@ from functools import partial
 from math import inf
 from typing import Protocol
 
+from lagwise.causality import known_systems
 from lagwise.policy import Policy
 from lagwise.probe import Prober
 from lagwise.view import Node, Reading, Standing, View
@@ -215,6 +216,7 @@ class Monitor:
         if self._opened:
             before, fresh = self.view, self._news
             self.view, self._news = View.of((fresh.get(node.name, node) for node in before.nodes), before), {}
+            known_systems.add(self.view.system)
             self._report(before)
         changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
         changed.set_result(None)

@@ -1,6 +1,5 @@
 """One session's way to its node: chosen when it opens, tried elsewhere when it fails, told of its commits."""
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,20 +10,11 @@ from lagwise.driver import abandon, judge
 from lagwise.engine import RoutedEngine
 from lagwise.errors import NoPrimary, NoReplica
 from lagwise.failure import Failure
+from lagwise.intent import Intent
 from lagwise.pools import Pools
 from lagwise.route import Route
 
 ROUTE = "lagwise.route"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
-    """What a session is opened for."""
-
-    write: bool
-    max_staleness: float | None = None
-    primary: bool = False
-    snapshot: bool = False
 
 
 class Opener(Protocol):
@@ -42,8 +32,12 @@ class Opener(Protocol):
         """The primary's engine, for whoever asks a session for its dialect."""
         ...
 
+    def choose_at_once(self, opening: "Opening") -> tuple[Route, Pools] | None:
+        """Where to go, unless there is something to wait for."""
+        ...
+
     async def choose(self, opening: "Opening") -> tuple[Route, Pools]:
-        """Where to go."""
+        """Where to go, and wait for it."""
         ...
 
     def covers(self, opening: "Opening", node: str) -> bool:
@@ -68,18 +62,17 @@ class Opener(Protocol):
         """It succeeded, on this connection of the driver's: find out where."""
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
 class Opening:
     """The state of one session's routing."""
 
-    opener: Opener
-    intent: Intent
-    seen: Causality | None
-    info: dict[Any, Any]
     pools: Pools | None = None
     engine: RoutedEngine | None = None
     connection: PooledConnection | None = None
     started: bool = False
+    remembers: bool = False
+    """Whether what is read here must be asked for afterwards, so that later reads are not older."""
+    fell_back: bool = False
+    """Whether it takes one of the places on the primary that reads may fall back to."""
     avoid: frozenset[str] = frozenset()
     timed_out: str = ""
     """The node on which the driver's time-out ended the statement."""
@@ -87,14 +80,21 @@ class Opening:
     opened_on: int = 0
     """`seen.changes` when the node was chosen."""
 
+    def __init__(self, opener: Opener, intent: Intent, seen: Causality | None, info: dict[Any, Any]) -> None:
+        self.opener = opener
+        self.intent = intent
+        self.seen = seen
+        self.info = info
+
     async def open(self) -> RoutedEngine:
         """Choose the node, once. Raises `NoPrimary` and `NoReplica`."""
         if self.engine is None:
-            route, self.pools = await self.opener.choose(self)
+            route, self.pools = self.opener.choose_at_once(self) or await self.opener.choose(self)
             self.info[ROUTE] = route
             if self.seen is not None:
                 self.opened_on = self.seen.changes
-                self.seen.routes.append(str(route))
+                self.remembers = not self.intent.write and self.opener.monotonic
+                self.seen.routes.append(route)
             self.engine = self._engine(self.pools, route.on_replica)
         return self.engine
 
@@ -103,18 +103,13 @@ class Opening:
         """The name of the chosen node; empty before there is one."""
         return self.pools.name if self.pools is not None else ""
 
-    @property
-    def remembers(self) -> bool:
-        """Whether what was read here must be asked for afterwards, so that later reads are not older."""
-        return self.seen is not None and not self.intent.write and self.opener.monotonic
-
     def silent(self, *, in_transaction: bool) -> bool:
         """Whether to close the session now sends nothing to anyone, so that no cancellation can come between."""
         if self.engine is None or self.pools is None or self.remembers:
             return self.engine is None
         if not in_transaction or self.connection is None:
             return True
-        return self.engine is self.pools.replica_reads and self.connection.untouched
+        return self.engine is self.pools.replica_reads and self.engine.gives_back_silently and self.connection.untouched
 
     def _engine(self, pools: Pools, on_replica: bool) -> RoutedEngine:
         if self.intent.write:
@@ -204,8 +199,13 @@ class Opening:
 
     def reopen(self) -> None:
         """The session was closed: its next use chooses anew."""
-        self.opener.release(self)
+        self.engine = self.connection = None
+        self.started = False
+        if self.avoid:
+            self.avoid, self.timed_out = frozenset(), ""
+        if self.fell_back:
+            self.fell_back = False
+            self.opener.release(self)
         if self.commit is not None:
             self.commit.unplaced()
-        self.engine = self.connection = None
-        self.started, self.avoid, self.timed_out, self.commit = False, frozenset(), "", None
+            self.commit = None

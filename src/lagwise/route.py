@@ -29,6 +29,9 @@ class Reason(StrEnum):
     NONE_IN_ROTATION = "none-in-rotation"
     NO_PRIMARY = "no-primary"
 
+    # As the text's: an enumeration's own is a function in Python, called for every look into a set of reasons.
+    __hash__ = str.__hash__
+
     @property
     def may_improve(self) -> bool:
         """Whether a newer reading within milliseconds could turn this into a replica's read."""
@@ -78,6 +81,9 @@ class Request:
     expired: bool = False
     sticky: bool = False
     max_staleness: float | None = None
+
+
+_ANY = LSN(0)
 
 
 def _idle(_: str) -> float:
@@ -162,13 +168,13 @@ def _fallen_back(view: View, policy: Policy, reason: Reason) -> Route:
 def _floor(view: View, request: Request, now: float) -> LSN | None:
     """The LSN to read at or above, 0 for any, or None: not comparable with what the replicas say."""
     if request.timeline == 0:
-        return LSN(0)
+        return _ANY
     if request.timeline != view.timeline:
-        return LSN(0) if request.expired else None
+        return _ANY if request.expired else None
     head = view.primary.reading if view.primary is not None else None
     if request.expired and head is not None and head.at >= now and request.floor > head.lsn:
         # Not reached a whole window later: the log it stood in is lost. Waiting for it would be for ever.
-        return LSN(0)
+        return _ANY
     return request.floor
 
 

@@ -1,25 +1,26 @@
 """The Router: knows the nodes, watches them while it is open, and opens sessions on them."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 from weakref import WeakSet
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lagwise.causality import Causality, Commit, known_systems, known_windows, whole_seconds
+from lagwise.causality import Causality, Commit, known_windows, whole_seconds
 from lagwise.choose import choose
 from lagwise.errors import NoReplica, NotOpen
 from lagwise.maker import RoutingSessionMaker
 from lagwise.monitor import Monitor
-from lagwise.opening import Intent, Opening
+from lagwise.opening import Opening
 from lagwise.policy import Policy
 from lagwise.pools import PRIMARY, Pools, Replica, Target, pools_of
 from lagwise.positions import Positions
 from lagwise.probe import Prober
-from lagwise.route import Request, Route, route
+from lagwise.route import Route, route
 from lagwise.token import Position
 from lagwise.view import Node, Reading, Role, View
 
@@ -129,10 +130,21 @@ class Router:
         primary = self._monitor.view.primary if self._monitor is not None else None
         return self._pools[primary.name if primary is not None else PRIMARY].writing
 
-    async def choose(self, opening: Opening) -> tuple[Route, Pools]:
-        """The route of a session, and the pools of its node. Raises `NoPrimary` and `NoReplica`."""
+    def choose_at_once(self, opening: Opening) -> tuple[Route, Pools] | None:
+        """The route of a session and the pools of its node, unless there is something to wait for, or to say no to."""
         monitor = self._running()
-        chosen = await choose(monitor, self.policy, self._request(opening), self._load, avoid=opening.avoid)
+        if opening.avoid:
+            return None
+        request = opening.intent.request(opening.seen, self.policy, monitor.view)
+        chosen = route(monitor.view, self.policy, request, monitor.clock(), load=self._load)
+        if chosen.node is None or chosen.reason.falls_back:
+            return None
+        return chosen, self._pools[chosen.node]
+
+    async def choose(self, opening: Opening) -> tuple[Route, Pools]:
+        """The same, and wait for it. Raises `NoPrimary` and `NoReplica`."""
+        request = partial(opening.intent.request, opening.seen, self.policy)
+        chosen = await choose(self._running(), self.policy, request, self._load, avoid=opening.avoid)
         assert chosen.node is not None
         if chosen.reason.falls_back and self.policy.fall_back_limit is not None:
             self._fall_back(opening, self.policy.fall_back_limit, chosen)
@@ -144,7 +156,7 @@ class Router:
         if opening.engine is None or not opening.engine.on_replica:
             return view.primary is not None and view.primary.name == node
         alone = view.without(frozenset(self._pools) - {node})
-        return route(alone, self.policy, self._request(opening)(alone), now).node == node
+        return route(alone, self.policy, opening.intent.request(opening.seen, self.policy, alone), now).node == node
 
     def answers(self, node: str) -> bool:
         """Whether this node has answered its latest probe, and lost nobody since."""
@@ -194,13 +206,6 @@ class Router:
     def _forget(self) -> None:
         self._monitor = None
 
-    def _request(self, opening: Opening) -> Callable[[View], Request]:
-        def request(view: View) -> Request:
-            known_systems.add(view.system)
-            return _request(opening.intent, opening.seen, view, self.policy)
-
-        return request
-
     def _load(self, name: str) -> float:
         return self._pools[name].load()
 
@@ -211,6 +216,7 @@ class Router:
                 "their place already (fall_back_limit). Retry when a replica is back, or raise the limit."
             )
         self._fallen_back.add(opening)
+        opening.fell_back = True
 
     def _drain(self, name: str, *, drained: bool) -> None:
         if name not in self._pools:
@@ -222,22 +228,3 @@ class Router:
 
 def _position(reading: Reading) -> Position:
     return Position(system=reading.system, timeline=reading.timeline, lsn=reading.lsn, issued_at=whole_seconds())
-
-
-def _request(intent: Intent, seen: Causality | None, view: View, policy: Policy) -> Request:
-    """What the session's intent and its client's token ask of the nodes in this view."""
-    if seen is None or not (token := seen.token):
-        return Request(write=intent.write, strong=intent.primary, max_staleness=intent.max_staleness)
-    now, window = time.time(), policy.sticky_window
-    floor = token.floor(view.system) or Position(system=view.system)
-    strangers = (p for p in token if p.system not in known_systems)
-    lost = any(p.in_doubt(window, now) or not p.expired(window, now) for p in strangers)
-    return Request(
-        write=intent.write,
-        strong=intent.primary,
-        timeline=floor.timeline,
-        floor=floor.lsn,
-        expired=floor.expired(window, now),
-        sticky=lost or floor.in_doubt(window, now),
-        max_staleness=intent.max_staleness,
-    )

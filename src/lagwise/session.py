@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
+from sqlalchemy.sql import Executable
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from lagwise.connection import PooledConnection, WritingConnection
@@ -20,6 +21,10 @@ class RoutingSession(Session):
     """The synchronous side of a routed session; mixed into the application's own session class."""
 
     opening: Opening | None = None
+    _closes_as_usual = True
+
+    def __init_subclass__(cls) -> None:
+        cls._closes_as_usual = super().close is Session.close
 
     def get_bind(self, *args: Any, bind: Any = None, **kw: Any) -> Engine | Connection:
         """The chosen node's engine. Outside a statement this has no side effects and may answer the default."""
@@ -75,7 +80,7 @@ class RoutingSession(Session):
         opening.started = True
         if opening.engine is None:
             await_only(opening.open())
-        if _streams(statement, kw.get("execution_options", {})):
+        if _streams(statement, kw.get("execution_options")):
             opening.stream()
         while True:
             try:
@@ -87,13 +92,19 @@ class RoutingSession(Session):
                     self.rollback()
                 await_only(opening.open())
 
+    @property
+    def closes_silently(self) -> bool:
+        """Whether to close it now sends nothing to anyone: then there is nothing to wait for, and no need of a task."""
+        opening = self.opening
+        return self._closes_as_usual and opening is not None and opening.silent(in_transaction=self.in_transaction())
+
     def close(self) -> None:
         """Close, and remember what was read; a later use of the session chooses its node anew."""
         opening = self.opening
         if opening is None:
             super().close()
             return
-        node = opening.node if opening.connection is not None and opening.engine is not None else None
+        remembers = opening.remembers and opening.connection is not None and opening.engine is not None
         try:
             super().close()
         except Exception as error:
@@ -101,8 +112,8 @@ class RoutingSession(Session):
                 raise
             # The caller has read what there was to read; only the goodbye to a dead connection failed.
             self.invalidate()
-        if node is not None and opening.remembers and in_greenlet():
-            await_only(opening.opener.has_read(opening, node))
+        if remembers and in_greenlet():
+            await_only(opening.opener.has_read(opening, opening.node))
         opening.reopen()
 
 
@@ -112,7 +123,7 @@ class RoutingAsyncSession(AsyncSession):
     _ends_as_usual = True
 
     def __init_subclass__(cls) -> None:
-        cls._ends_as_usual = super().__aexit__ is AsyncSession.__aexit__
+        cls._ends_as_usual = super().__aexit__ is AsyncSession.__aexit__ and super().close is AsyncSession.close
 
     async def __aenter__(self) -> Self:
         opening = getattr(self.sync_session, "opening", None)
@@ -123,13 +134,9 @@ class RoutingAsyncSession(AsyncSession):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        opening: Opening | None = getattr(self.sync_session, "opening", None)
-        if (
-            opening is not None
-            and self._ends_as_usual
-            and opening.silent(in_transaction=self.sync_session.in_transaction())
-        ):
-            await self.close()
+        sync = self.sync_session
+        if self._ends_as_usual and isinstance(sync, RoutingSession) and sync.closes_silently:
+            sync.close()
         else:
             # In a task of its own, as AsyncSession does it: to be cancelled half-way would cost the connection.
             await super().__aexit__(kind, error, trace)
@@ -167,19 +174,22 @@ def _in_block(session: Session) -> bool:
     return begun is not None and begun.origin is not SessionTransactionOrigin.AUTOBEGIN
 
 
-def _streams(statement: Any, options: Mapping[str, Any]) -> bool:
+def _streams(statement: Any, options: Mapping[str, Any] | None) -> bool:
     """Whether this statement wants a server-side cursor, which lives in a transaction."""
-    own: Mapping[str, Any] = getattr(statement, "get_execution_options", dict)()
-    return any(each.get("stream_results") or each.get("yield_per") for each in (own, options) if each)
+    own: Mapping[str, Any] = statement.get_execution_options() if isinstance(statement, Executable) else {}
+    return bool((own and _wants_cursor(own)) or (options and _wants_cursor(options)))
+
+
+def _wants_cursor(options: Mapping[str, Any]) -> bool:
+    return bool(options.get("stream_results") or options.get("yield_per"))
 
 
 def _begun(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
     opening: Opening | None = getattr(session, "opening", None)
-    # The application may have given a bind of its own.
-    if opening is not None and connection.engine is opening.engine and isinstance(connection, PooledConnection):
-        opening.connection = connection
-        if opening.seen is not None and isinstance(connection, WritingConnection):
-            connection.before_commit = opening.in_doubt
+    if opening is not None and connection.engine is opening.engine:  # not a bind that the application gave
+        opening.connection = cast("PooledConnection", connection)
+        if opening.intent.write and opening.seen is not None:
+            cast("WritingConnection", connection).before_commit = opening.in_doubt
 
 
 def _committed(session: Session) -> None:

@@ -10,9 +10,8 @@ import pytest
 
 from lagwise import LSN, Causality, CausalToken, Policy, Reason, Route
 from lagwise.causality import known_systems
-from lagwise.opening import Intent
+from lagwise.intent import Intent
 from lagwise.route import Request, route
-from lagwise.router import _request
 from lagwise.token import Position
 from lagwise.view import View
 
@@ -42,7 +41,7 @@ def met() -> Iterator[None]:
 
 def asked(*positions: Position, intent: Intent = READ, view: View = VIEW) -> Request:
     """What a session asks whose client has seen these positions."""
-    return _request(intent, Causality(CausalToken.of(positions)), view, Policy())
+    return intent.request(Causality(CausalToken.of(positions)), Policy(), view)
 
 
 def now() -> int:
@@ -61,7 +60,7 @@ def test_who_has_seen_nothing_asks_for_what_the_session_is_for(shape: str, seen:
     """No floor, no doubt."""
     intent = INTENTS[shape]
     expected = Request(write=intent.write, strong=intent.primary, max_staleness=intent.max_staleness)
-    assert expected == _request(intent, seen, VIEW, Policy())
+    assert expected == intent.request(seen, Policy(), VIEW)
 
 
 @pytest.mark.parametrize("shape", INTENTS)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lagwise import LSN, Router, positions, probe
-from lagwise import router as router_module
 from lagwise.causality import Causality, Commit
+from lagwise.intent import Intent
 from lagwise.monitor import Monitor
 from lagwise.positions import Positions
 from lagwise.probe import Prober
@@ -66,12 +66,12 @@ def timeline_blind(patch: pytest.MonkeyPatch) -> None:
 
 def writes_ignore_the_token(patch: pytest.MonkeyPatch) -> None:
     """A write goes to the primary this process knows, though its client has been on a later timeline."""
-    request = router_module._request
+    request = Intent.request
 
     def forgetful(intent: Any, seen: Causality | None, *rest: Any) -> Request:
         return request(intent, None if intent.write else seen, *rest)
 
-    patch.setattr(router_module, "_request", forgetful)
+    patch.setattr(Intent, "request", forgetful)
 
 
 def received_is_fresh(patch: pytest.MonkeyPatch) -> None:
