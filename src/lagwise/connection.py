@@ -116,10 +116,9 @@ class WritingConnection(PooledConnection):
 
 class _Announced(RootTransaction):
     __slots__ = ()
-    connection: WritingConnection
 
     def commit(self) -> None:
-        if self.is_active:
+        if self.is_active and isinstance(self.connection, WritingConnection):
             self.connection.announce()
         super().commit()
 

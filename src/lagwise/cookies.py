@@ -8,13 +8,14 @@ counts. An answer removes the slots its request had brought, because its own tok
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from zlib import crc32
 
 NAME = "lagwise"
 _SLOT = f"{NAME}-"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Jar:
     """How cookies are set: their attributes, and `Secure` for sites served over HTTPS only."""
 
@@ -33,9 +34,13 @@ class Jar:
         ]
 
     def _cookie(self, name: str, value: str, age: int) -> str:
+        return f"{name}={value}; Max-Age={age}; {self._attributes}"
+
+    @cached_property
+    def _attributes(self) -> str:
         domain = f"; Domain={self.domain}" if self.domain else ""
         secure = "; Secure" if self.secure else ""
-        return f"{name}={value}; Max-Age={age}; HttpOnly; Path={self.path}; SameSite=Lax{domain}{secure}"
+        return f"HttpOnly; Path={self.path}; SameSite=Lax{domain}{secure}"
 
 
 def brought(header: str) -> list[tuple[str, str]]:

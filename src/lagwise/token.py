@@ -142,4 +142,5 @@ class CausalToken:
 
 def merged(tokens: Iterable[CausalToken]) -> CausalToken:
     """The least token that covers all of these."""
-    return CausalToken.of(position for token in tokens for position in token)
+    tokens = tuple(tokens)
+    return tokens[0] if len(tokens) == 1 else CausalToken.of(position for token in tokens for position in token)
