@@ -133,21 +133,21 @@ class Visit:
         """Give the connection back, and remember what was read. Cancelled or not, it ends."""
         self.inside = False
         if self.silent:
-            await self._leave()
+            await self._leave(silently=True)
         else:
             await to_the_end(self._leave())
 
-    async def _leave(self) -> None:
+    async def _leave(self, *, silently: bool = False) -> None:
         opening = self.opening
         visited = opening.node if opening.connection is not None and opening.started else None
         try:
-            await self._depart()
+            await self._depart(silently=silently)
             if visited is not None and opening.remembers:
                 await opening.opener.has_read(opening, visited)
         finally:
             opening.reopen()
 
-    async def _depart(self) -> None:
+    async def _depart(self, *, silently: bool = False) -> None:
         # Taken at once: whoever is cancelled while this goes on, and leaves, finds nothing to do a second time.
         connection, self.opening.connection = self.opening.connection, None
         if connection is None or connection.closed:
@@ -156,7 +156,10 @@ class Visit:
             await self.settle_up(connection)
             if not self._open():
                 await self._close(connection)  # its pool is no more: nobody would close it there
-            await greenlet_spawn(connection.close)
+            if silently:
+                connection.close()
+            else:
+                await greenlet_spawn(connection.close)
         except Exception as error:
             lost = self.opening.lost(error)
             if lost:

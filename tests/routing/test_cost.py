@@ -51,7 +51,7 @@ async def db(cluster: Cluster) -> Any:
 
 
 # Measured with CPython 3.11 and 3.13, and a tenth on top.
-BUDGET = {"session": 2000, "session with a token": 2600, "core": 2000, "asyncpg": 2400, "write with its token": 4600}
+BUDGET = {"session": 1750, "session with a token": 2150, "core": 2000, "asyncpg": 2150, "write with its token": 4350}
 
 
 @pytest.mark.parametrize("use", BUDGET)
