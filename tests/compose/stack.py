@@ -155,6 +155,10 @@ class Stack:
         """Every running container by its service."""
         return {str(found.Service): found for found in await self._do(self._compose.get_containers)}
 
+    async def healthy(self) -> bool:
+        """Whether every running container says that it is."""
+        return all(found.Health == "healthy" for found in (await self.containers()).values())
+
     async def container_of(self, node: str) -> str:
         """The id of the container of ``node``."""
         return str((await self.containers())[node].ID)

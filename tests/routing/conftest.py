@@ -77,7 +77,8 @@ async def served(app: Any) -> AsyncIterator[str]:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+        # A client that has paused finds its connection open: one closed at that moment would look like a fault.
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on", timeout_keep_alive=600))
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await wait_until(lambda: server.started or task.done(), what="uvicorn")
