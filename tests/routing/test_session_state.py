@@ -102,6 +102,21 @@ async def test_the_traces_would_be_found(cluster: Cluster) -> None:
     await engine.dispose()
 
 
+async def test_a_reset_that_fails_costs_the_connection_alone(cluster: Cluster) -> None:
+    """The node goes away before what was left can be undone: the reader has its answer, and the next one is well."""
+    async with Router(cluster.primary.url, [cluster["replica-1"].url], policy=LONG, pool_size=1) as db:
+        await in_rotation(db, "replica-1")
+        async with db.read() as session:
+            before = await session.scalar(text("SELECT pg_backend_pid()"))
+            await session.execute(text("SET search_path = tenant"))
+            await cluster.cut("replica-1")
+        assert db.pools["replica-1"].load() == 0
+        await cluster.heal()
+        async with db.read() as session:
+            assert await session.scalar(text("SELECT pg_backend_pid()")) != before
+            assert await state(session) == CLEAN
+
+
 async def test_plain_selects_still_cost_one_round_trip(cluster: Cluster) -> None:
     """Cleaning up is for those who left something; afterwards a plain select is 1 trip again."""
     async with Router(cluster.primary.url, [cluster.replicas[0].url], policy=LONG, pool_size=1) as db:
