@@ -1,5 +1,6 @@
 """One session's way to its node: chosen when it opens, tried elsewhere when it fails, told of its commits."""
 
+import asyncio
 from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,6 +14,7 @@ from lagwise.failure import Failure
 from lagwise.intent import Intent
 from lagwise.pools import Pools
 from lagwise.route import Route
+from lagwise.tally import checked_out
 
 ROUTE = "lagwise.route"
 
@@ -60,6 +62,15 @@ class Opener(Protocol):
 
     async def committed(self, node: str, commit: Commit, driver: Any) -> None:
         """It succeeded, on this connection of the driver's: find out where."""
+
+
+async def give_way() -> None:
+    """Let those who are ready go first. For moments at which a cancellation costs nothing.
+
+    Sessions that take the same step one after the other find its code in the processor's cache. Where each goes
+    through all of its steps at once, nobody does: measured with 16 at a time, that costs a read a fifth of its speed.
+    """
+    await asyncio.sleep(0)
 
 
 class Opening:
@@ -110,6 +121,11 @@ class Opening:
         if not in_transaction or self.connection is None:
             return True
         return self.engine is self.pools.replica_reads and self.engine.gives_back_silently and self.connection.untouched
+
+    @property
+    def crowded(self) -> bool:
+        """Whether others use the same pool at this moment: then `give_way` at the next occasion."""
+        return self.engine is not None and checked_out(self.engine.pool) > (self.connection is not None)
 
     def _engine(self, pools: Pools, on_replica: bool) -> RoutedEngine:
         if self.intent.write:

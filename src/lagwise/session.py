@@ -14,7 +14,7 @@ from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from lagwise.connection import PooledConnection, WritingConnection
 from lagwise.driver import driver_of
-from lagwise.opening import Opening
+from lagwise.opening import Opening, give_way
 
 
 class RoutingSession(Session):
@@ -129,6 +129,12 @@ class RoutingAsyncSession(AsyncSession):
         opening = getattr(self.sync_session, "opening", None)
         if opening is not None:
             await opening.open()
+            if opening.crowded:
+                try:
+                    await give_way()
+                except BaseException:
+                    opening.reopen()
+                    raise
         return await super().__aenter__()
 
     async def __aexit__(
@@ -136,7 +142,10 @@ class RoutingAsyncSession(AsyncSession):
     ) -> None:
         sync = self.sync_session
         if self._ends_as_usual and isinstance(sync, RoutingSession) and sync.closes_silently:
+            crowded = sync.opening is not None and sync.opening.crowded
             sync.close()
+            if crowded:
+                await give_way()
         else:
             # In a task of its own, as AsyncSession does it: to be cancelled half-way would cost the connection.
             await super().__aexit__(kind, error, trace)

@@ -11,7 +11,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from lagwise.connection import PooledConnection
 from lagwise.driver import abandon
 from lagwise.errors import NotOpen, RoutingError
-from lagwise.opening import Opening
+from lagwise.opening import Opening, give_way
 
 T = TypeVar("T")
 
@@ -133,7 +133,10 @@ class Visit:
         """Give the connection back, and remember what was read. Cancelled or not, it ends."""
         self.inside = False
         if self.silent:
+            crowded = self.opening.crowded
             await self._leave(silently=True)
+            if crowded:
+                await give_way()
         else:
             await to_the_end(self._leave())
 
