@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -46,7 +46,28 @@ async def routed(cluster: Cluster, **policy: Any) -> AsyncIterator[Router]:
         yield db
 
 
-async def seen_at_the_primarys_position(db: Router) -> None:
+async def pause(cluster: Cluster) -> None:
+    """Every replica stands still from here on."""
+    for replica in cluster.replicas:
+        await cluster.pause_replay(replica)
+
+
+async def paused_at_the_primarys_position(cluster: Cluster, db: Router) -> None:
+    """Let every replica stand still with all that the primary has written, and the Router know it.
+
+    Servers write to their log unasked, also between catching up and pausing: then once more.
+    """
+    for _ in range(5):
+        await cluster.caught_up()
+        await pause(cluster)
+        with suppress(TimeoutError):
+            return await seen_at_the_primarys_position(db, timeout=2.0)
+        for replica in cluster.replicas:
+            await cluster.resume_replay(replica)
+    raise AssertionError("the primary's log never stood still for long enough")
+
+
+async def seen_at_the_primarys_position(db: Router, timeout: float = 10.0) -> None:
     """Wait until the Router knows that the replicas have all that the primary had written by now."""
     now = asyncio.get_running_loop().time()
 
@@ -57,7 +78,7 @@ async def seen_at_the_primarys_position(db: Router) -> None:
             return False
         return all(reading is not None and reading.lsn >= primary.reading.lsn for reading in readings)
 
-    await wait_until(so, what="the Router sees its replicas where the primary is")
+    await wait_until(so, timeout=timeout, what="the Router sees its replicas where the primary is")
 
 
 @dataclass

@@ -33,7 +33,7 @@ from lagwise.view import Reading
 
 from . import mutants
 from .application import SECRET, get, prepare, put, survivors
-from .conftest import Client, routed, seen_at_the_primarys_position
+from .conftest import Client, pause, paused_at_the_primarys_position, routed, seen_at_the_primarys_position
 from .mutants import Mutant
 
 BOTH = pytest.mark.parametrize("bad", [False, True], ids=["lagwise", "mutant"])
@@ -56,11 +56,6 @@ def key() -> str:
     return f"key-{uuid4().hex[:8]}"
 
 
-async def pause(cluster: Cluster) -> None:
-    for replica in cluster.replicas:
-        await cluster.pause_replay(replica)
-
-
 @BOTH
 async def test_token_before_commit(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, key: str, bad: bool) -> None:
     """Replicas that stand between a write and its COMMIT do not have it; a position from there says they do."""
@@ -70,9 +65,7 @@ async def test_token_before_commit(cluster: Cluster, monkeypatch: pytest.MonkeyP
 
         async def meanwhile() -> None:  # another commit takes the replicas past the write, and they stop there
             await cluster.primary.execute("SELECT pg_logical_emit_message(true, 'test', 'noise')")
-            await cluster.caught_up()
-            await pause(cluster)
-            await seen_at_the_primarys_position(db)
+            await paused_at_the_primarys_position(cluster, db)
 
         await ann.write(db, key, meanwhile)
         await ann.read(db, key)
@@ -92,9 +85,7 @@ async def test_write_position_under_asynchronous_commit(
     try:
         async with routed(cluster) as db:
             await ann.write(db, key)  # wakes the WAL writer, should it be in its deep sleep
-            await cluster.caught_up()
-            await pause(cluster)
-            await seen_at_the_primarys_position(db)
+            await paused_at_the_primarys_position(cluster, db)
             await ann.write(db, key)
             await ann.read(db, key)
     finally:
@@ -127,9 +118,7 @@ async def test_earlier_answer(cluster: Cluster, monkeypatch: pytest.MonkeyPatch,
         monkeypatch.setattr(Positions, "after_commit", noted)
         group.create_task(bob.write(db, f"{key}-of-bob"))
         await under_way.wait()
-        await cluster.caught_up()
-        await pause(cluster)
-        await seen_at_the_primarys_position(db)
+        await paused_at_the_primarys_position(cluster, db)
         writing = asyncio.create_task(ann.write(db, key))
         await arrived.wait()  # her COMMIT has succeeded, and bob's question is still under way
         answer.set()
