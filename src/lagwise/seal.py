@@ -14,7 +14,7 @@ from lagwise.token import CausalToken
 
 _SALT = b"lagwise.causal-token"
 _LONGEST = 1024  # characters; a token of sixteen databases takes 650
-# Clients bring the same token until they write again: the latest few hundred are verified once. 0.3 MB at most.
+# Clients bring the same token until they write again: the latest few hundred are verified once, in less than 1 MB.
 _REMEMBERED = 256
 
 
