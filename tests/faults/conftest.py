@@ -1,6 +1,7 @@
 """Faults need clusters of their own: what is promoted stays promoted."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -32,6 +33,11 @@ async def doomed() -> AsyncIterator[Cluster]:
         await cluster.primary.execute("CREATE TABLE item (id serial PRIMARY KEY, name text NOT NULL)")
         await cluster.caught_up()
         yield cluster
+
+
+def patience(dice: random.Random) -> float | None:
+    """How long somebody waits before they cancel, seconds. One in ten does not, however slow the machine."""
+    return None if dice.random() < 0.1 else dice.random() * 0.01
 
 
 async def many(count: int, work: Callable[[int], Awaitable[Any]], *, at_once: int) -> list[Any]:

@@ -10,6 +10,7 @@ from lagwise.testing import Cluster, wait_until
 
 from ..routing.application import Item
 from ..routing.conftest import in_rotation, router
+from .conftest import patience
 
 CANCELLED = 2000
 
@@ -38,7 +39,7 @@ async def test_two_thousand_cancelled_requests(cluster: Cluster) -> None:
                 for _ in range(dice.randrange(60)):
                     await asyncio.sleep(0)
                 if dice.random() < 0.5:  # let it meet the network at least once
-                    await asyncio.wait((task,), timeout=dice.random() * 0.01)
+                    await asyncio.wait((task,), timeout=patience(dice))
                 finished = not task.cancel()
                 await asyncio.wait((task,))
                 return name, seen, finished

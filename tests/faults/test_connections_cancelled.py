@@ -8,6 +8,7 @@ from lagwise.testing import Cluster, wait_until
 
 from ..routing.conftest import in_rotation, router
 from ..routing.lent import KINDS, busy, reading, write
+from .conftest import patience
 from .test_cancellation import no_query_runs
 
 CANCELLED = 600
@@ -33,7 +34,7 @@ async def test_hundreds_of_cancelled_uses(cluster: Cluster) -> None:
                 for _ in range(dice.randrange(60)):
                     await asyncio.sleep(0)
                 if dice.random() < 0.5:
-                    await asyncio.wait((task,), timeout=dice.random() * 0.01)
+                    await asyncio.wait((task,), timeout=patience(dice))
                 finished = not task.cancel()
                 if dice.random() < 0.5:
                     await asyncio.sleep(0)
