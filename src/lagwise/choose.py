@@ -41,7 +41,7 @@ async def choose(
         await monitor.settled(now, now + policy.probe_timeout, every=True)
         chosen = current()
     if chosen.reason.may_improve and policy.catch_up and not avoid:
-        chosen = await _catch_up(monitor, policy, current)
+        chosen = await _catch_up(monitor, policy, current, chosen)
     if chosen.node is None:
         # A node that was lost a moment ago may only have lost one connection: ask it before saying no.
         # So may a node that somebody has promoted, when a token speaks of a timeline later than the view's.
@@ -53,9 +53,7 @@ async def choose(
     return chosen
 
 
-async def _catch_up(monitor: Monitor, policy: Policy, current: Callable[[], Route]) -> Route:
-    chosen = current()
-
+async def _catch_up(monitor: Monitor, policy: Policy, current: Callable[[], Route], chosen: Route) -> Route:
     def improved() -> bool:
         nonlocal chosen
         chosen = current()

@@ -1,7 +1,7 @@
 """What is kept true of a pooled connection: alive, fenced, left clean, and its commits announced."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy.engine import Connection, Engine, RootTransaction, TwoPhaseTransaction
 
@@ -118,8 +118,8 @@ class _Announced(RootTransaction):
     __slots__ = ()
 
     def commit(self) -> None:
-        if self.is_active and isinstance(self.connection, WritingConnection):
-            self.connection.announce()
+        if self.is_active:
+            cast("WritingConnection", self.connection).announce()
         super().commit()
 
 

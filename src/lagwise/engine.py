@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from weakref import WeakSet
 
@@ -17,7 +17,7 @@ from lagwise.connection import PooledConnection, WritingConnection, taken
 from lagwise.driver import abandon, demoted, judge
 from lagwise.errors import NoPrimary, ReadOnly, RoutingError
 from lagwise.failure import Failure
-from lagwise.tally import Tally, capacity, checked_out, idle
+from lagwise.tally import Tally, capacity, checked_out, idle, overflow
 
 
 class Traffic:
@@ -135,10 +135,9 @@ class RoutedEngine(OptionEngine):
         self.tally.waits += waits
         self.tally.waiting += waits
         try:
-            if self.reads and not at_once:
-                with self.traffic.abortable(on_replica=self.on_replica):
-                    return taken(self.kind, self, fenced=self.on_replica)
-            return taken(self.kind, self, fenced=self.on_replica)
+            abortable = self.reads and not at_once
+            with self.traffic.abortable(on_replica=self.on_replica) if abortable else nullcontext():
+                return taken(self.kind, self, fenced=self.on_replica)
         finally:
             self.tally.waiting -= waits
 
@@ -147,7 +146,7 @@ class RoutedEngine(OptionEngine):
         """Whether its pool takes a connection back without a word to the server, and to anyone who might send one."""
         pool = self.pool
         heard = pool.dispatch.reset or pool.dispatch.checkin
-        return not heard and getattr(pool, "_max_overflow", -1) == 0  # one too many is closed
+        return not heard and overflow(pool) == 0  # one too many is closed
 
     def lost_by(self, error: BaseException, connection: Connection | None) -> bool:
         """Say what a failed statement means for the node, and for a commit in doubt; whether the connection is gone."""

@@ -168,7 +168,7 @@ class _Serving:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or not isinstance(error, NoPrimary | NoReplica):
+        if not isinstance(error, NoPrimary | NoReplica):
             return
         if self._connection.scope["type"] == "websocket":
             raise WebSocketException(_TRY_AGAIN_LATER) from error

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.util.concurrency import greenlet_spawn
@@ -99,9 +99,10 @@ class DriverVisit(Visit):
     async def commit(self) -> None:
         """COMMIT, and keep what it says of the client's writes: where it stands, refused, or in doubt."""
         opening, connection = self.opening, self.connection
-        if opening.seen is not None and opening.commit is None and isinstance(connection, WritingConnection):
-            connection.before_commit = opening.in_doubt
-            connection.announce()
+        if opening.seen is not None and opening.commit is None:
+            writing = cast("WritingConnection", connection)
+            writing.before_commit = opening.in_doubt
+            writing.announce()
         transaction, self.transaction = self.transaction, None
         try:
             await self.named(transaction.commit, connection)

@@ -45,5 +45,10 @@ def idle(pool: Pool) -> bool:
 def capacity(pool: Pool) -> float:
     """The most connections this pool opens; infinite for pools without a limit."""
     size = getattr(pool, "size", None)
-    overflow = getattr(pool, "_max_overflow", -1)  # there is no public name for it
-    return size() + overflow if size is not None and overflow >= 0 else float("inf")
+    return size() + overflow(pool) if size is not None else float("inf")
+
+
+def overflow(pool: Pool) -> float:
+    """How many connections beyond its size this pool opens; infinite for pools without a limit."""
+    most: int = getattr(pool, "_max_overflow", -1)  # there is no public name for it
+    return most if most >= 0 else float("inf")

@@ -9,13 +9,20 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from lagwise import Policy, Router
+from lagwise import Router
 from lagwise.engine import RoutedEngine
 from lagwise.testing import Cluster
 
 from .conftest import in_rotation
+from .test_session_state import LONG
 
-LONG = Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120)
+
+@pytest.fixture(params=[False, True], ids=["lagwise", "naive: silent all the same"])
+def silent(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether every connection goes back silently, whoever listens and however many there are."""
+    if request.param:
+        monkeypatch.setattr(RoutedEngine, "gives_back_silently", True)
+    return bool(request.param)
 
 
 async def read(db: Router) -> str:
@@ -39,13 +46,10 @@ async def test_who_listens_later_is_heard(cluster: Cluster) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:unclosed connection:ResourceWarning")
-@pytest.mark.parametrize("silent", [False, True], ids=["lagwise", "naive: silent all the same"])
 async def test_an_overflowing_pool_closes_what_is_too_many(
-    cluster: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, silent: bool
+    cluster: Cluster, caplog: pytest.LogCaptureFixture, silent: bool
 ) -> None:
     """Five sessions on a pool of one: four connections are closed, in order, when they come back."""
-    if silent:
-        monkeypatch.setattr(RoutedEngine, "gives_back_silently", True)
     small: Any = {"pool_size": 1, "max_overflow": 4}
     with caplog.at_level(logging.ERROR, "sqlalchemy.pool"):
         async with Router(cluster.primary.url, [cluster["replica-1"].url], policy=LONG, **small) as db:
@@ -56,13 +60,10 @@ async def test_an_overflowing_pool_closes_what_is_too_many(
     assert bool(caplog.records) is silent
 
 
-@pytest.mark.parametrize("silent", [False, True], ids=["lagwise", "naive: silent all the same"])
 async def test_a_reset_listener_may_ask_the_server(
-    cluster: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, silent: bool
+    cluster: Cluster, caplog: pytest.LogCaptureFixture, silent: bool
 ) -> None:
     """https://docs.sqlalchemy.org/en/20/core/pooling.html#resetting-connections-other-than-rollback: it awaits."""
-    if silent:
-        monkeypatch.setattr(RoutedEngine, "gives_back_silently", True)
     engine = create_async_engine(cluster["replica-1"].url, max_overflow=0)
     asked: list[str] = []
 
