@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 from benchmarks.tables import Table
 from lagwise import Causality, Policy, Router
-from lagwise.causality import whole_seconds
-from lagwise.lsn import LSN
-from lagwise.route import Reason
+from lagwise._client.causality import whole_seconds
+from lagwise._decide.lsn import LSN
+from lagwise._decide.route import Reason
+from lagwise._decide.token import CausalToken, Position
 from lagwise.testing.cluster import Cluster
 from lagwise.testing.gates import wait_until
-from lagwise.token import CausalToken, Position
 
 REACHED, NEVER = 1, 1 << 60  # bytes: where the floors of a crowd begin
 

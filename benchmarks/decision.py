@@ -11,10 +11,10 @@ from typing import Any
 
 from benchmarks.tables import Table
 from lagwise import Policy
-from lagwise.lag import History
-from lagwise.lsn import LSN
-from lagwise.route import Request, route
-from lagwise.view import Node, Reading, Role, View
+from lagwise._decide.lag_history import History
+from lagwise._decide.lsn import LSN
+from lagwise._decide.route import Request, route
+from lagwise._decide.view import Node, Reading, Role, View
 
 SIZES = (1, 2, 4, 16, 64, 256)
 NOW, STEP, SAMPLES = 1000.0, 4096, 200

@@ -10,8 +10,8 @@ from benchmarks.probes import Probes
 from benchmarks.store import Note
 from benchmarks.tables import Table
 from lagwise import Causality, Router
+from lagwise._decide.view import Role
 from lagwise.testing.cluster import Cluster
-from lagwise.view import Role
 
 CLIENTS, WRITES = 16, 0.1
 _WRITE_TRIPS, _PRIMARY_READ_TRIPS = 3, 3  # BEGIN, INSERT, COMMIT; BEGIN, SELECT, ROLLBACK

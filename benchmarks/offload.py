@@ -23,8 +23,8 @@ from benchmarks.probes import Probes
 from benchmarks.store import Note, Windows, created, windows
 from benchmarks.tables import Table
 from lagwise import Causality, Router
+from lagwise._decide.view import Role
 from lagwise.testing.cluster import Cluster
-from lagwise.view import Role
 
 RATE = 60.0
 WINDOWS = (2.0, 5.0)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from lagwise import Router
-from lagwise.view import Reading, Role
+from lagwise._decide.view import Reading, Role
 
 
 class Probes:

@@ -1,13 +1,13 @@
 """Read from PostgreSQL replicas without reading the past: a read/write-splitting session router."""
 
-from lagwise.causality import Causality
+from lagwise._client.causality import Causality
+from lagwise._decide.lsn import LSN
+from lagwise._decide.route import Reason, Route
+from lagwise._decide.token import CausalToken
+from lagwise._pools.pools import Replica
 from lagwise.errors import InvalidToken, NoPrimary, NoReplica, NotOpen, ReadOnly, RoutingError
-from lagwise.lsn import LSN
 from lagwise.policy import Policy
-from lagwise.pools import Replica
-from lagwise.route import Reason, Route
 from lagwise.router import Router
-from lagwise.token import CausalToken
 
 __all__ = [
     "LSN",

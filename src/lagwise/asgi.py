@@ -5,11 +5,11 @@ import math
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
-from lagwise.causality import Causality
-from lagwise.cookies import Jar, brought
+from lagwise._client.causality import Causality
+from lagwise._client.cookies import Jar, brought
+from lagwise._client.signature import Seal
+from lagwise._decide.token import CausalToken, merged
 from lagwise.errors import InvalidToken
-from lagwise.seal import Seal
-from lagwise.token import CausalToken, merged
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -10,10 +10,10 @@ from fastapi import FastAPI, HTTPException, WebSocketException, params
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from starlette.requests import HTTPConnection
 
+from lagwise._sessions.maker import ReadBlock, WriteBlock
 from lagwise.asgi import CausalityMiddleware
 from lagwise.errors import NoPrimary, NoReplica, NotOpen
 from lagwise.health import health_router
-from lagwise.maker import ReadBlock, WriteBlock
 from lagwise.router import Router
 
 __all__ = [

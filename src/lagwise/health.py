@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
+from lagwise._decide.view import Node, Standing, View
+from lagwise._pools.counters import Tally, capacity, checked_out
 from lagwise.errors import NotOpen
 from lagwise.router import Router
-from lagwise.tally import Tally, capacity, checked_out
-from lagwise.view import Node, Standing, View
 
 Status = Literal["pass", "warn", "fail"]
 _MEDIA_TYPE = "application/health+json"

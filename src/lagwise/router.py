@@ -10,19 +10,19 @@ from weakref import WeakSet
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lagwise.causality import Causality, Commit, known_windows, whole_seconds
-from lagwise.choose import choose
+from lagwise._client.causality import Causality, Commit, known_windows, whole_seconds
+from lagwise._decide.route import Route, route
+from lagwise._decide.token import Position
+from lagwise._decide.view import Node, Reading, Role, View
+from lagwise._nodes.choose import choose
+from lagwise._nodes.monitor import Monitor
+from lagwise._nodes.positions import Positions
+from lagwise._nodes.probe import Prober
+from lagwise._pools.pools import PRIMARY, Pools, Replica, Target, pools_of
+from lagwise._sessions.lease import Opening
+from lagwise._sessions.maker import RoutingSessionMaker
 from lagwise.errors import NoReplica, NotOpen
-from lagwise.maker import RoutingSessionMaker
-from lagwise.monitor import Monitor
-from lagwise.opening import Opening
 from lagwise.policy import Policy
-from lagwise.pools import PRIMARY, Pools, Replica, Target, pools_of
-from lagwise.positions import Positions
-from lagwise.probe import Prober
-from lagwise.route import Route, route
-from lagwise.token import Position
-from lagwise.view import Node, Reading, Role, View
 
 
 class Router:

@@ -16,13 +16,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from lagwise._decide.view import Standing
 from lagwise.cli import app
 from lagwise.cli.demo import report
 from lagwise.cli.demo.traffic import Tally, quantile
 from lagwise.health import NodeHealth, Nodes
 from lagwise.testing import wait_until
 from lagwise.testing.processes import alive
-from lagwise.view import Standing
 
 Played: TypeAlias = asyncio.Task[tuple[int | None, bytes, bytes, list[str]]]
 DEMO = (sys.executable, "-W", "error", "-m", "lagwise", "demo")

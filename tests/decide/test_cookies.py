@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lagwise import LSN, CausalToken
-from lagwise.cookies import NAME, Jar, brought
-from lagwise.token import Position, merged
+from lagwise._client.cookies import NAME, Jar, brought
+from lagwise._decide.token import Position, merged
 
 from .worlds import tokens
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lagwise.failure import Failure, classify
+from lagwise._decide.failure import Failure, classify
 
 READ_ONLY_ERRORS = [
     ("25006", "cannot execute INSERT in a read-only transaction"),

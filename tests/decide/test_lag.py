@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import lagwise.lag
+import lagwise._decide.lag_history
 from lagwise import LSN
-from lagwise.lag import History
+from lagwise._decide.lag_history import History
 
 rising = st.lists(st.tuples(st.floats(0.001, 5), st.integers(0, 9)), min_size=1, max_size=60).map(
     lambda steps: list(
@@ -43,7 +43,7 @@ def test_thinning_only_overstates_staleness(samples: list[tuple[float, int]], mo
     """A long history forgets samples between others: a replica can only look staler than it is."""
     full = sampled(samples).fresh_at(LSN(replayed))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lagwise.lag, "_SAMPLES", most)
+        patch.setattr(lagwise._decide.lag_history, "_SAMPLES", most)
         thin = sampled(samples)
     assert len(thin.lsns) == len(thin.times) <= most
     assert thin.fresh_at(LSN(replayed)) <= full
@@ -111,7 +111,7 @@ def test_every_commit_before_the_fresh_time_has_been_replayed(
     ends = list(accumulate(step[1] for step in steps))
     history = History()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lagwise.lag, "_SAMPLES", most)
+        patch.setattr(lagwise._decide.lag_history, "_SAMPLES", most)
         for at in sorted(probe for probe in probes):
             answered = bisect_right(times, at) + at % 2  # the answer may already cover the next commit
             if 0 < answered <= len(ends):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import lagwise.lsn
+import lagwise._decide.lsn
 from lagwise import LSN
 
 from .worlds import lsns
@@ -146,4 +146,4 @@ def test_who_has_replayed_the_normalised_position_has_replayed_the_record(
 
 def test_the_examples_in_the_documentation_hold() -> None:
     """What the docstrings show is what happens."""
-    assert doctest.testmod(lagwise.lsn).failed == 0
+    assert doctest.testmod(lagwise._decide.lsn).failed == 0

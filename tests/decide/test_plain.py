@@ -59,8 +59,8 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
-import lagwise.plain
-from lagwise.plain import plain
+import lagwise._decide.statement
+from lagwise._decide.statement import plain
 
 
 class Base(DeclarativeBase):
@@ -360,4 +360,4 @@ def test_no_beginning_hides_a_call(sql: str) -> None:
 
 def test_the_examples_in_the_documentation_hold() -> None:
     """What the docstrings show is what happens."""
-    assert doctest.testmod(lagwise.plain).failed == 0
+    assert doctest.testmod(lagwise._decide.statement).failed == 0

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from lagwise import LSN, Causality, CausalToken, Policy, Reason, Route
-from lagwise.causality import known_systems
-from lagwise.intent import Intent
-from lagwise.route import Request, route
-from lagwise.token import Position
-from lagwise.view import View
+from lagwise._client.causality import known_systems
+from lagwise._decide.route import Request, route
+from lagwise._decide.token import Position
+from lagwise._decide.view import View
+from lagwise._nodes.intent import Intent
 
 from .worlds import SYSTEM, after, primary, replica, unreachable
 

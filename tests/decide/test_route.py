@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lagwise import LSN, NoPrimary, NoReplica, Policy, Reason, Route
-from lagwise.route import Request, refusal, route
-from lagwise.view import Node, Role, View
+from lagwise._decide.route import Request, refusal, route
+from lagwise._decide.view import Node, Role, View
 
 from .worlds import SYSTEM, after, primary, replica, unreachable
 

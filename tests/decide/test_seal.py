@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lagwise import LSN, CausalToken, InvalidToken
-from lagwise.seal import Seal
-from lagwise.token import Position
+from lagwise._client.signature import Seal
+from lagwise._decide.token import Position
 
 from .test_token import hostile, read
 from .worlds import positions, tokens

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import lagwise.token
+import lagwise._decide.token
 from lagwise import LSN, CausalToken, InvalidToken
-from lagwise.token import Position, merged
+from lagwise._decide.token import Position, merged
 
 from .worlds import epochs, positions, systems, tokens
 
@@ -294,4 +294,4 @@ def test_a_doubt_about_a_cluster_without_a_name_concerns_every_cluster() -> None
 
 def test_the_examples_in_the_documentation_hold() -> None:
     """What the docstrings show is what happens."""
-    assert doctest.testmod(lagwise.token).failed == 0
+    assert doctest.testmod(lagwise._decide.token).failed == 0

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lagwise import LSN
-from lagwise.view import Node, Standing, View
+from lagwise._decide.view import Node, Standing, View
 
 from .worlds import SYSTEM, after, primary, replica, unreachable
 

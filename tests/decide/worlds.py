@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from lagwise.lsn import LSN
-from lagwise.token import CausalToken, Position
-from lagwise.view import Node, Reading, Role, View
+from lagwise._decide.lsn import LSN
+from lagwise._decide.token import CausalToken, Position
+from lagwise._decide.view import Node, Reading, Role, View
 
 SYSTEM = 7
 

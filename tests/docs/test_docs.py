@@ -20,12 +20,12 @@ import typer
 from pydantic import BaseModel
 
 from lagwise import Policy, Reason, errors, health
+from lagwise._decide.view import Standing
+from lagwise._pools.pools import DEFAULTS
 from lagwise.asgi import CausalityMiddleware
 from lagwise.cli import app as command_line
 from lagwise.errors import RoutingError
-from lagwise.pools import DEFAULTS
 from lagwise.testing import Cluster
-from lagwise.view import Standing
 
 from ..routing.conftest import client, served
 from .pages import DOCS, PAGES, ROOT, Block, blocks, compiled, run, table

@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 
 from lagwise import Causality, Policy, Router, RoutingError
+from lagwise._decide.token import CausalToken
 from lagwise.testing import Cluster, wait_until
 from lagwise.testing.history import Operation, Recorder, Version
-from lagwise.token import CausalToken
 
 from .application import get, prepare, put
 

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from lagwise import LSN, Router, positions, probe
-from lagwise.causality import Causality, Commit
-from lagwise.intent import Intent
-from lagwise.monitor import Monitor
-from lagwise.positions import Positions
-from lagwise.probe import Prober
-from lagwise.route import Request
-from lagwise.token import Position
-from lagwise.view import Reading, Role, View
+from lagwise import LSN, Router
+from lagwise._client.causality import Causality, Commit
+from lagwise._decide.route import Request
+from lagwise._decide.token import Position
+from lagwise._decide.view import Reading, Role, View
+from lagwise._nodes import positions, probe
+from lagwise._nodes.intent import Intent
+from lagwise._nodes.monitor import Monitor
+from lagwise._nodes.positions import Positions
+from lagwise._nodes.probe import Prober
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 _HIGHEST = LSN(2**63 - 1)

@@ -13,10 +13,12 @@ import uvicorn
 from fastapi import FastAPI, params
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from lagwise import Router, positions, probe
+from lagwise import Router
+from lagwise._decide.view import Reading
+from lagwise._nodes import positions, probe
+from lagwise._nodes.positions import Positions
+from lagwise._nodes.probe import Prober
 from lagwise.fastapi import CausalityMiddleware, ReadSession, WriteSession, lifespan, write_session
-from lagwise.positions import Positions
-from lagwise.probe import Prober
 from lagwise.testing import Cluster, wait_until
 from lagwise.testing.history import (
     SESSION,
@@ -29,7 +31,6 @@ from lagwise.testing.history import (
     check,
     staleness_bound,
 )
-from lagwise.view import Reading
 
 from . import mutants
 from .application import SECRET, get, prepare, put, survivors

@@ -14,10 +14,10 @@ import pytest
 from fastapi import FastAPI
 
 from lagwise import LSN, CausalToken, Policy, Router
+from lagwise._client.signature import Seal
+from lagwise._decide.token import Position
 from lagwise.fastapi import ReadSession, WriteSession
-from lagwise.seal import Seal
 from lagwise.testing import Cluster, wait_until
-from lagwise.token import Position
 from tests.routing.conftest import router, served
 
 from .support import (

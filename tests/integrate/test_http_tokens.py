@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from lagwise import Policy, Router
+from lagwise._client.signature import Seal
 from lagwise.fastapi import CausalityMiddleware, ReadSession, WriteSession, lifespan
-from lagwise.seal import Seal
 from lagwise.testing import Cluster, wait_until
 from tests.routing.conftest import router
 

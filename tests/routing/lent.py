@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lagwise import Router
-from lagwise.tally import checked_out
+from lagwise._pools.counters import checked_out
 from lagwise.testing import Cluster
 
 from .conftest import router

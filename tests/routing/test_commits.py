@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from lagwise import Causality, Policy, Router, probe
+from lagwise import Causality, Policy, Router
+from lagwise._nodes import probe
 from lagwise.testing import Cluster, wait_until
 
 from .application import Item

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 import lagwise
 from lagwise import LSN, Causality, Policy, Router
-from lagwise.route import Request, route
+from lagwise._decide.route import Request, route
 from lagwise.testing import Cluster
 
 from ..decide.worlds import after, primary, replica

@@ -4,11 +4,11 @@ import pytest
 from sqlalchemy import select, text
 
 from lagwise import Causality, NoPrimary, Policy, Router
+from lagwise._decide.lsn import LSN
+from lagwise._decide.route import Request, refusal, route
+from lagwise._decide.token import Position
 from lagwise.asgi import ASGIApp, CausalityMiddleware, Message, Receive, Scope, Send
-from lagwise.lsn import LSN
-from lagwise.route import Request, refusal, route
 from lagwise.testing import Cluster, wait_until
-from lagwise.token import Position
 
 from ..decide.worlds import after, primary, replica, unreachable
 from .application import Item
@@ -134,7 +134,7 @@ def test_a_write_refused_for_a_later_timeline_says_so() -> None:
 
 async def test_one_cookie_for_two_windows_lives_as_long_as_the_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two open Routers, windows of 600 and 5 seconds: a write to one does not shorten the other's token."""
-    monkeypatch.setattr("lagwise.causality.known_windows", [600.0, 5.0])
+    monkeypatch.setattr("lagwise._client.causality.known_windows", [600.0, 5.0])
 
     def answering(window: float, system: int) -> ASGIApp:
         async def app(_scope: Scope, _receive: Receive, send: Send) -> None:

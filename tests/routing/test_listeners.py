@@ -10,7 +10,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from lagwise import Router
-from lagwise.engine import RoutedEngine
+from lagwise._pools.engine import RoutedEngine
 from lagwise.testing import Cluster
 
 from .conftest import in_rotation

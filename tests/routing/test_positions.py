@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lagwise.positions import Positions
+from lagwise._nodes.positions import Positions
 
 
 class Server:

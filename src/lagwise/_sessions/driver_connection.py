@@ -9,11 +9,11 @@ from typing import Any, cast
 from sqlalchemy.engine import Connection
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from lagwise.connection import WritingConnection
-from lagwise.driver import abandon, driver_of
-from lagwise.lent import LentConnection
-from lagwise.opening import Opening
-from lagwise.visit import Visit
+from lagwise._pools.connection import WritingConnection
+from lagwise._pools.driver import abandon, driver_of
+from lagwise._sessions.connection import Visit
+from lagwise._sessions.lease import Opening
+from lagwise._sessions.lent import LentConnection
 
 # How long a ROLLBACK may take, seconds, before its connection is given up: as long as SQLAlchemy waits for one.
 _GOODBYE = 2.0

@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from lagwise.connection import PooledConnection
-from lagwise.driver import abandon
+from lagwise._pools.connection import PooledConnection
+from lagwise._pools.driver import abandon
+from lagwise._sessions.lease import Opening, give_way
 from lagwise.errors import NotOpen, RoutingError
-from lagwise.opening import Opening, give_way
 
 T = TypeVar("T")
 

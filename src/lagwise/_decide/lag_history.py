@@ -4,7 +4,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from math import inf
 
-from lagwise.lsn import LSN
+from lagwise._decide.lsn import LSN
 
 _SAMPLES = 512
 _RESOLUTION = 0.02  # the gap kept between old samples, as a share of their age

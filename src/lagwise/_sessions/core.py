@@ -8,9 +8,9 @@ from sqlalchemy.engine import Connection, Transaction
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult, AsyncTransaction
 from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 
+from lagwise._sessions.connection import Visit, to_the_end
+from lagwise._sessions.lease import Opening
 from lagwise.errors import RoutingError
-from lagwise.opening import Opening
-from lagwise.visit import Visit, to_the_end
 
 # They would undo what keeps a read on the primary from writing.
 _FIXED = frozenset({"isolation_level", "postgresql_readonly", "postgresql_deferrable"})

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from asyncpg import InterfaceError  # type: ignore[import-untyped]
 from sqlalchemy.engine import Connection
 
-from lagwise.driver import driver_of
+from lagwise._pools.driver import driver_of
 
 # What runs one SQL text and returns everything it found: it may be run again elsewhere.
 _STATEMENTS = frozenset({"execute", "fetch", "fetchrow", "fetchval", "fetchmany"})

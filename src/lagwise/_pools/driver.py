@@ -7,8 +7,8 @@ from asyncpg import InterfaceError, InternalClientError  # type: ignore[import-u
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from lagwise import sqlite
-from lagwise.failure import Failure, classify
+from lagwise._decide.failure import Failure, classify
+from lagwise._pools import sqlite
 
 
 def judge(error: BaseException | None, *, on_replica: bool) -> Failure:

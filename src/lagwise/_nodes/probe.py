@@ -8,8 +8,8 @@ from typing import Any
 from asyncpg import PostgresError  # type: ignore[import-untyped]
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lagwise.lsn import LSN
-from lagwise.view import Reading, Role
+from lagwise._decide.lsn import LSN
+from lagwise._decide.view import Reading, Role
 
 # CASE keeps each function on the side where it is allowed: pg_current_wal_insert_lsn() raises 55000 on a
 # standby, pg_last_wal_replay_lsn() is NULL on a primary that never recovered.

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from lagwise.monitor import Monitor
+from lagwise._decide.route import Reason, Request, Route, refusal, route
+from lagwise._decide.view import View
+from lagwise._nodes.monitor import Monitor
 from lagwise.policy import Policy
-from lagwise.route import Reason, Request, Route, refusal, route
-from lagwise.view import View
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.01  # seconds between asking lagging replicas again
 

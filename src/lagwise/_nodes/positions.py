@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from lagwise.probe import ask
-from lagwise.view import Reading
+from lagwise._decide.view import Reading
+from lagwise._nodes.probe import ask
 
 
 class Positions:

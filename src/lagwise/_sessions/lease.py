@@ -5,16 +5,16 @@ from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lagwise.causality import Causality, Commit
-from lagwise.connection import PooledConnection
-from lagwise.driver import abandon, judge
-from lagwise.engine import RoutedEngine
+from lagwise._client.causality import Causality, Commit
+from lagwise._decide.failure import Failure
+from lagwise._decide.route import Route
+from lagwise._nodes.intent import Intent
+from lagwise._pools.connection import PooledConnection
+from lagwise._pools.counters import checked_out
+from lagwise._pools.driver import abandon, judge
+from lagwise._pools.engine import RoutedEngine
+from lagwise._pools.pools import Pools
 from lagwise.errors import NoPrimary, NoReplica
-from lagwise.failure import Failure
-from lagwise.intent import Intent
-from lagwise.pools import Pools
-from lagwise.route import Route
-from lagwise.tally import checked_out
 
 ROUTE = "lagwise.route"
 

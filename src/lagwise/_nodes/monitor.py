@@ -10,10 +10,10 @@ from functools import partial
 from math import inf
 from typing import Protocol
 
-from lagwise.causality import known_systems
+from lagwise._client.causality import known_systems
+from lagwise._decide.view import Node, Reading, Standing, View
+from lagwise._nodes.probe import Prober
 from lagwise.policy import Policy
-from lagwise.probe import Prober
-from lagwise.view import Node, Reading, Standing, View
 
 _log = logging.getLogger("lagwise")
 _GAP = 0.002  # seconds between two probes of a node that readers wait for, however many wait

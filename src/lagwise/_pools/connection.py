@@ -5,9 +5,9 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy.engine import Connection, Engine, RootTransaction, TwoPhaseTransaction
 
-from lagwise.causality import Commit
-from lagwise.driver import abandon, driver_of, run_driver
-from lagwise.plain import plain
+from lagwise._client.causality import Commit
+from lagwise._decide.statement import plain
+from lagwise._pools.driver import abandon, driver_of, run_driver
 
 # Under one of these keys the pool keeps, as long as a connection lives, how to ask the driver whether it is closed.
 _MET, _FENCED = "lagwise.met", "lagwise.fenced"

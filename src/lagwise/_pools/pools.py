@@ -11,9 +11,9 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import Pool
 
-from lagwise.connection import BorrowedConnection, PooledConnection, WritingConnection
-from lagwise.engine import RoutedEngine, Traffic
-from lagwise.tally import Tally, checked_out
+from lagwise._pools.connection import BorrowedConnection, PooledConnection, WritingConnection
+from lagwise._pools.counters import Tally, checked_out
+from lagwise._pools.engine import RoutedEngine, Traffic
 
 Target = str | URL | AsyncEngine
 PRIMARY = "primary"

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.sql import Executable
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from lagwise.connection import PooledConnection, WritingConnection
-from lagwise.driver import driver_of
-from lagwise.opening import Opening, give_way
+from lagwise._pools.connection import PooledConnection, WritingConnection
+from lagwise._pools.driver import driver_of
+from lagwise._sessions.lease import Opening, give_way
 
 
 class RoutingSession(Session):

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lagwise._decide.lsn import LSN
+from lagwise._decide.view import Node, Standing, View
 from lagwise.errors import NoPrimary, NoReplica, RoutingError
-from lagwise.lsn import LSN
 from lagwise.policy import Policy
-from lagwise.view import Node, Standing, View
 
 
 class Reason(StrEnum):

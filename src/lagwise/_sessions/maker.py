@@ -8,13 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionm
 from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
 from sqlalchemy.orm import Session
 
-from lagwise import raw
-from lagwise.causality import Causality
-from lagwise.core import RoutedConnection
+from lagwise._client.causality import Causality
+from lagwise._nodes.intent import Intent
+from lagwise._sessions import driver_connection as raw
+from lagwise._sessions.core import RoutedConnection
+from lagwise._sessions.lease import Opener, Opening
+from lagwise._sessions.orm import RoutingSession, routed
 from lagwise.errors import ReadOnly
-from lagwise.intent import Intent
-from lagwise.opening import Opener, Opening
-from lagwise.session import RoutingSession, routed
 
 
 class _Block(_AsyncSessionContextManager[AsyncSession]):

@@ -4,8 +4,8 @@ import time
 from contextvars import ContextVar, Token
 from types import TracebackType
 
-from lagwise.route import Route
-from lagwise.token import CausalToken, Position
+from lagwise._decide.route import Route
+from lagwise._decide.token import CausalToken, Position
 
 _current: ContextVar["Causality | None"] = ContextVar("lagwise_causality", default=None)
 # Clusters that Routers of this process have met. A token's entry for another one is not an error: it may

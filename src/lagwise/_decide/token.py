@@ -6,8 +6,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from lagwise._decide.lsn import LSN
 from lagwise.errors import InvalidToken
-from lagwise.lsn import LSN
 
 _VERSION = 1
 _ENTRY = struct.Struct(">QIQII")  # system identifier, timeline, LSN, issued at, in doubt at

@@ -12,12 +12,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util.concurrency import await_only
 
-from lagwise import sqlite
-from lagwise.connection import PooledConnection, WritingConnection, taken
-from lagwise.driver import abandon, demoted, judge
+from lagwise._decide.failure import Failure
+from lagwise._pools import sqlite
+from lagwise._pools.connection import PooledConnection, WritingConnection, taken
+from lagwise._pools.counters import Tally, capacity, checked_out, idle, overflow
+from lagwise._pools.driver import abandon, demoted, judge
 from lagwise.errors import NoPrimary, ReadOnly, RoutingError
-from lagwise.failure import Failure
-from lagwise.tally import Tally, capacity, checked_out, idle, overflow
 
 
 class Traffic:

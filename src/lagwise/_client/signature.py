@@ -9,8 +9,8 @@ from hashlib import sha256
 from itsdangerous import BadSignature, Signer
 from itsdangerous.signer import SigningAlgorithm
 
+from lagwise._decide.token import CausalToken
 from lagwise.errors import InvalidToken
-from lagwise.token import CausalToken
 
 _SALT = b"lagwise.causal-token"
 _LONGEST = 1024  # characters; a token of sixteen databases takes 650

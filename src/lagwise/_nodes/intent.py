@@ -4,11 +4,11 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 
-from lagwise.causality import Causality, known_systems
+from lagwise._client.causality import Causality, known_systems
+from lagwise._decide.route import Request
+from lagwise._decide.token import Position
+from lagwise._decide.view import View
 from lagwise.policy import Policy
-from lagwise.route import Request
-from lagwise.token import Position
-from lagwise.view import View
 
 
 @dataclass(frozen=True, kw_only=True)

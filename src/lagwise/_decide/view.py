@@ -7,8 +7,8 @@ from enum import StrEnum
 from itertools import accumulate
 from math import inf
 
-from lagwise.lag import History
-from lagwise.lsn import LSN
+from lagwise._decide.lag_history import History
+from lagwise._decide.lsn import LSN
 
 
 class Role(StrEnum):

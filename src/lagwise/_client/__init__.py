@@ -1,0 +1,1 @@
+"""What one client has seen, and how it travels."""

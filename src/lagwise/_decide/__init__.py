@@ -1,0 +1,1 @@
+"""Values and pure functions: no clock, no event loop, no database; time is a parameter."""
