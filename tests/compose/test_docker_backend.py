@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lagwise.testing import BinariesNotFound, Cluster, ClusterError
-from lagwise.testing.backend import Backend, choose_backend
+from lagwise.testing.backend import Backend
+from lagwise.testing.choice import choose_backend
 from lagwise.testing.container import HOST, DockerServer, Reach
 from lagwise.testing.docker import DockerBackend, available
 
@@ -98,7 +99,7 @@ async def test_what_a_container_says_is_in_the_error(cluster: Cluster) -> None:
 
 async def test_containers_serve_where_no_postgresql_is_installed(engine: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """choose_backend falls back to the engine, and close leaves no container."""
-    monkeypatch.setattr("lagwise.testing.backend.find_binaries", no_binaries)
+    monkeypatch.setattr("lagwise.testing.choice.find_binaries", no_binaries)
     backend: Backend = await asyncio.to_thread(choose_backend, major=int(VERSION))
     assert isinstance(backend, DockerBackend)
     server = await asyncio.to_thread(backend.create_primary, "primary", user="lagwise", password="it's", settings={})
@@ -121,7 +122,7 @@ async def test_an_image_that_is_not_there_is_named(engine: None) -> None:
 def test_without_an_engine_there_is_no_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where nothing answers, choose_backend says that there is no PostgreSQL, and how to get one."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
-    monkeypatch.setattr("lagwise.testing.backend.find_binaries", no_binaries)
+    monkeypatch.setattr("lagwise.testing.choice.find_binaries", no_binaries)
     assert available() is None
     with pytest.raises(BinariesNotFound):
         choose_backend()

@@ -37,7 +37,6 @@ def test_the_primary_refuses_a_write_in_a_read_session_with_the_same_word() -> N
     ("sqlstate", "text", "on_replica"),
     [
         ("0A000", "cannot access temporary or unlogged relations during recovery", False),
-        ("0A000", "cached plan must not change result type", True),
         ("XX000", "cache lookup failed for relation 16384", True),
         ("XX000", "cannot assign OIDs during recovery", False),
     ],
@@ -84,7 +83,8 @@ def test_a_serialization_failure_on_the_primary_is_the_callers(sqlstate: str, te
         (None, "[Errno 111] Connect call failed", True, Failure.LOST),
         ("25P01", "DECLARE CURSOR can only be used in transaction blocks", False, Failure.NO_TRANSACTION),
         ("55000", 'currval of sequence "s" is not yet defined in this session', False, Failure.CALLER),
-        ("42P01", 'relation "nothing" does not exist', False, Failure.CALLER),
+        ("0A000", "cached plan must not change result type", False, Failure.STALE_PLAN),
+        ("22012", "division by zero", False, Failure.CALLER),
         ("57014", "canceling statement due to statement timeout", False, Failure.CALLER),
         ("23505", "duplicate key value violates unique constraint", False, Failure.CALLER),
         (None, "", False, Failure.CALLER),
@@ -111,7 +111,7 @@ def test_a_timeout_of_the_driver_is_told_from_a_lost_connection() -> None:
 def test_another_node_is_tried_where_it_may_know_better() -> None:
     """A write, a missing transaction and the caller's own mistakes would fail everywhere."""
     elsewhere = {failure for failure in Failure if failure.elsewhere}
-    assert elsewhere == {Failure.LOST, Failure.TIMEOUT, Failure.BUSY, Failure.CONFLICT}
+    assert elsewhere == {Failure.LOST, Failure.CONNECT, Failure.TIMEOUT, Failure.BUSY, Failure.CONFLICT}
 
 
 @given(
@@ -131,3 +131,11 @@ def test_every_answer_has_a_meaning(sqlstate: str | None, text: str, disconnecte
         assert not on_replica
     if failure is Failure.CONFLICT:
         assert on_replica
+
+
+@pytest.mark.parametrize("sqlstate", ["42P01", "42703", "42883", "42704", "3F000"])
+def test_what_a_replica_does_not_have_yet_the_primary_may(sqlstate: str) -> None:
+    """A table made a moment ago is on the primary; there, and with another error, it is the caller's mistake."""
+    said = 'relation "new" does not exist'
+    assert classify(sqlstate, said, disconnected=False, on_replica=True) is Failure.NOT_THERE_YET
+    assert classify(sqlstate, said, disconnected=False, on_replica=False) is Failure.CALLER

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 import lagwise._decide.lsn
 from lagwise import LSN
-
-from .worlds import lsns
+from tests.kit.worlds import lsns
 
 PAGE, SEGMENT = 8192, 16 * 1024 * 1024
 SHORT_HEADER, LONG_HEADER, RECORD_HEADER, ALIGNMENT = 24, 40, 24, 8
@@ -147,3 +146,20 @@ def test_who_has_replayed_the_normalised_position_has_replayed_the_record(
 def test_the_examples_in_the_documentation_hold() -> None:
     """What the docstrings show is what happens."""
     assert doctest.testmod(lagwise._decide.lsn).failed == 0
+
+
+@pytest.mark.parametrize("page", [1 << power for power in range(10, 17)])
+@pytest.mark.parametrize("segment", [1 << 20, 16 << 20, 1 << 30])
+def test_the_servers_own_pages_and_segments_count(page: int, segment: int) -> None:
+    """A page header is taken off where this server has one, and nothing where it has none."""
+    for start in (page, 7 * page, segment - page, segment, 5 * segment):
+        header = 40 if start % segment == 0 else 24
+        assert start == LSN(start + header).normalised(page, segment)
+        for offset in (16, 64 - header, 48, page - 1):
+            assert start + offset == LSN(start + offset).normalised(page, segment)
+
+
+def test_the_pages_of_another_server_lose_a_commit() -> None:
+    """24 bytes behind 8192 is the middle of a page of 16 kB: a record may end there, and it counts."""
+    assert LSN(8192 + 24).normalised(page=16384) == 8192 + 24
+    assert LSN(8192 + 24).normalised() == 8192  # what the default build's pages would make of it

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lagwise import Policy
 
-DURATIONS = ["max_lag", "sticky_window", "catch_up", "probe_interval", "probe_timeout", "abort_after"]
+DURATIONS = ["max_lag", "sticky_window", "catch_up", "probe_interval", "probe_timeout", "abort_after", "close_timeout"]
 ABOVE_ZERO = [name for name in DURATIONS if name != "catch_up"]
 
 
@@ -27,6 +27,8 @@ def test_its_defaults_are_those_of_the_documentation() -> None:
         "fall_back": True,
         "fall_back_limit": None,
         "abort_after": 5.0,
+        "connect_timeout": 5.0,
+        "close_timeout": 5.0,
         "guarantee": "read-your-writes",
         "without_primary": "serve",
     }

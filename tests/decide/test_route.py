@@ -14,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lagwise import LSN, NoPrimary, NoReplica, Policy, Reason, Route
-from lagwise._decide.route import Request, refusal, route
+from lagwise._decide.route import Demand, refusal, route
 from lagwise._decide.view import Node, Role, View
-
-from .worlds import SYSTEM, after, primary, replica, unreachable
+from tests.kit.worlds import SYSTEM, after, primary, replica, unreachable
 
 # A world small enough that floors, positions and bounds meet: some forty positions, ten seconds.
 
@@ -49,7 +48,7 @@ class World:
         assert node.reading is not None
         return max((at for at, lsn in self.samples if lsn <= node.reading.lsn), default=-inf)
 
-    def qualified(self, request: Request, bound: float, now: float) -> set[str]:
+    def qualified(self, request: Demand, bound: float, now: float) -> set[str]:
         """The replicas that may serve this read, found by looking at every one of them."""
         found: set[str] = set()
         floor = self.floor(request)
@@ -67,12 +66,12 @@ class World:
                 found.add(node.name)
         return found
 
-    def deposed(self, request: Request, now: float) -> bool:
+    def deposed(self, request: Demand, now: float) -> bool:
         """Whether the client has seen a timeline that nobody here speaks of, and not everybody has been asked."""
         asked = [node.reading is not None and node.reading.at >= now for node in self.view.nodes]
         return request.timeline > self.view.timeline and not request.expired and not all(asked)
 
-    def floor(self, request: Request) -> int | None:
+    def floor(self, request: Demand) -> int | None:
         """What the client must see; 0 for anything, None for what no replica can prove."""
         if request.timeline == 0:
             return 0
@@ -111,7 +110,7 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 requests = st.builds(
-    Request,
+    Demand,
     write=st.sampled_from([False, False, False, True]),
     strong=st.sampled_from([False, False, False, True]),
     timeline=st.sampled_from([0, 2, 2, 2, 1, 3]),
@@ -143,7 +142,7 @@ def leader(view: View) -> str | None:
 
 @given(worlds(), requests, policies, moments, draws)
 def test_writes_and_strong_reads_go_to_the_one_primary(
-    world: World, request: Request, policy: Policy, now: float, numbers: list[float]
+    world: World, request: Demand, policy: Policy, now: float, numbers: list[float]
 ) -> None:
     """Never to a replica, a rival, or a primary that the client knows to be deposed; without a primary nowhere."""
     if not (request.write or request.strong):
@@ -156,7 +155,7 @@ def test_writes_and_strong_reads_go_to_the_one_primary(
 
 
 @given(worlds(), ordinary, policies, moments, draws)
-def test_a_floor_is_a_floor(world: World, request: Request, policy: Policy, now: float, numbers: list[float]) -> None:
+def test_a_floor_is_a_floor(world: World, request: Demand, policy: Policy, now: float, numbers: list[float]) -> None:
     """The promise itself: no replica serves a client that has seen more, or another timeline, than it has replayed."""
     chosen = route(world.view, policy, request, now, draw=scripted(numbers))
     if chosen.on_replica and request.timeline and not request.expired:
@@ -169,7 +168,7 @@ def test_a_floor_is_a_floor(world: World, request: Request, policy: Policy, now:
 
 @given(worlds(), ordinary, policies, moments, draws)
 def test_a_stale_replica_serves_nobody_while_a_primary_is_in_sight(
-    world: World, request: Request, policy: Policy, now: float, numbers: list[float]
+    world: World, request: Demand, policy: Policy, now: float, numbers: list[float]
 ) -> None:
     """What makes a forgotten token harmless: every replica that serves includes all commits older than the bound."""
     chosen = route(world.view, policy, request, now, draw=scripted(numbers))
@@ -181,7 +180,7 @@ def test_a_stale_replica_serves_nobody_while_a_primary_is_in_sight(
 
 @given(worlds(), ordinary, policies, moments, draws)
 def test_a_replica_that_qualifies_is_used_and_no_other(
-    world: World, request: Request, policy: Policy, now: float, numbers: list[float]
+    world: World, request: Demand, policy: Policy, now: float, numbers: list[float]
 ) -> None:
     """With a primary in sight: a replica if a scan finds one that qualifies, else the primary, else an error."""
     if not world.led:
@@ -202,7 +201,7 @@ def test_a_replica_that_qualifies_is_used_and_no_other(
 
 @given(worlds(), ordinary, policies, moments, draws)
 def test_without_a_primary_a_read_is_served_by_the_rules_or_not_at_all(
-    world: World, request: Request, policy: Policy, now: float, numbers: list[float]
+    world: World, request: Demand, policy: Policy, now: float, numbers: list[float]
 ) -> None:
     """A floor is still a floor, a bound asked for is still a bound; beyond that the policy decides."""
     if world.led:
@@ -220,7 +219,7 @@ def test_without_a_primary_a_read_is_served_by_the_rules_or_not_at_all(
 
 @given(worlds(), ordinary, policies, moments, draws)
 def test_reads_are_kept_off_the_primary_where_the_policy_says_so(
-    world: World, request: Request, policy: Policy, now: float, numbers: list[float]
+    world: World, request: Demand, policy: Policy, now: float, numbers: list[float]
 ) -> None:
     """fall_back=False: a replica or NoReplica, never the primary; with no replica configured there is no choice."""
     policy = replace(policy, fall_back=False)
@@ -230,7 +229,7 @@ def test_reads_are_kept_off_the_primary_where_the_policy_says_so(
 
 @given(worlds(), ordinary, policies, moments, draws)
 def test_a_client_in_doubt_reads_from_the_primary(
-    world: World, request: Request, policy: Policy, now: float, numbers: list[float]
+    world: World, request: Demand, policy: Policy, now: float, numbers: list[float]
 ) -> None:
     """A commit whose position is unknown is seen on the primary, whatever the replicas and the policy say."""
     chosen = route(world.view, policy, replace(request, sticky=True), now, draw=scripted(numbers))
@@ -241,7 +240,7 @@ def test_a_client_in_doubt_reads_from_the_primary(
 
 @given(worlds(), requests, policies, moments, draws)
 def test_a_route_leads_to_a_node_that_plays_the_part(
-    world: World, request: Request, policy: Policy, now: float, numbers: list[float]
+    world: World, request: Demand, policy: Policy, now: float, numbers: list[float]
 ) -> None:
     """`on_replica` is true for nodes in rotation and for no other; the rest is the primary or nobody."""
     chosen = route(world.view, policy, request, now, draw=scripted(numbers))
@@ -253,7 +252,7 @@ def test_a_route_leads_to_a_node_that_plays_the_part(
 
 @given(worlds(), requests, policies, moments, draws)
 def test_a_refusal_names_every_node_and_the_remedy(
-    world: World, request: Request, policy: Policy, now: float, numbers: list[float]
+    world: World, request: Demand, policy: Policy, now: float, numbers: list[float]
 ) -> None:
     """Whoever reads the error knows how each node stands and what to do; it is NoReplica only if there is a primary."""
     chosen = route(world.view, policy, request, now, draw=scripted(numbers))
@@ -295,24 +294,24 @@ def test_expiry_drops_only_what_cannot_be_reached(timeline: int, floor: int, exp
         [primary(40, 8.0, timeline=2), replica("replica-1", 40, timeline=2)],
         [primary(45, 9.0, timeline=2), replica("replica-1", 40, timeline=2)],
     )
-    request = Request(timeline=timeline, floor=LSN(floor), expired=expired)
+    request = Demand(timeline=timeline, floor=LSN(floor), expired=expired)
     assert expected == route(view, Policy(), request, 9.0)
 
 
 def test_an_expired_position_stays_a_floor_while_no_primary_is_in_sight() -> None:
     """Nobody can say that it was never written, so it is respected."""
     view = after([unreachable("primary"), replica("replica-1", 40)])
-    request = Request(timeline=1, floor=LSN(41), expired=True)
+    request = Demand(timeline=1, floor=LSN(41), expired=True)
     assert route(view, Policy(), request, 10.0) == Route(None, Reason.NONE_CAUGHT_UP)
 
 
 # A position of a later timeline: somebody was promoted.
 
-SHAPES: dict[str, Request] = {
-    "read": Request(timeline=2, floor=LSN(60)),
-    "read, in doubt": Request(timeline=2, floor=LSN(60), sticky=True),
-    "strong": Request(timeline=2, floor=LSN(60), strong=True),
-    "write": Request(timeline=2, floor=LSN(60), write=True),
+SHAPES: dict[str, Demand] = {
+    "read": Demand(timeline=2, floor=LSN(60)),
+    "read, in doubt": Demand(timeline=2, floor=LSN(60), sticky=True),
+    "strong": Demand(timeline=2, floor=LSN(60), strong=True),
+    "write": Demand(timeline=2, floor=LSN(60), write=True),
 }
 
 
@@ -356,36 +355,36 @@ def test_once_somebody_is_seen_on_it_the_later_timeline_is_served(shape: str) ->
 
 REPLICA = replica("replica-1", 40)
 STALE = [[primary(40, 1.0), REPLICA], [primary(45, 2.0), REPLICA]]
-CASES: dict[Reason, tuple[list[list[Node]], Request, Route]] = {
-    Reason.WRITE: ([[primary(40), REPLICA]], Request(write=True), Route("primary", Reason.WRITE)),
-    Reason.STRONG: ([[primary(40), REPLICA]], Request(strong=True), Route("primary", Reason.STRONG)),
-    Reason.NO_REPLICAS: ([[primary(40)]], Request(), Route("primary", Reason.NO_REPLICAS)),
+CASES: dict[Reason, tuple[list[list[Node]], Demand, Route]] = {
+    Reason.WRITE: ([[primary(40), REPLICA]], Demand(write=True), Route("primary", Reason.WRITE)),
+    Reason.STRONG: ([[primary(40), REPLICA]], Demand(strong=True), Route("primary", Reason.STRONG)),
+    Reason.NO_REPLICAS: ([[primary(40)]], Demand(), Route("primary", Reason.NO_REPLICAS)),
     Reason.CAUGHT_UP: (
         [[primary(40, 9.0), REPLICA]],
-        Request(timeline=1, floor=LSN(40)),
+        Demand(timeline=1, floor=LSN(40)),
         Route("replica-1", Reason.CAUGHT_UP, on_replica=True),
     ),
-    Reason.FRESH: ([[primary(40, 9.0), REPLICA]], Request(), Route("replica-1", Reason.FRESH, on_replica=True)),
-    Reason.STICKY: ([[primary(40, 9.0), REPLICA]], Request(sticky=True), Route("primary", Reason.STICKY)),
+    Reason.FRESH: ([[primary(40, 9.0), REPLICA]], Demand(), Route("replica-1", Reason.FRESH, on_replica=True)),
+    Reason.STICKY: ([[primary(40, 9.0), REPLICA]], Demand(sticky=True), Route("primary", Reason.STICKY)),
     Reason.OTHER_TIMELINE: (
         [[primary(40, 9.0, timeline=2), replica("replica-1", 40, timeline=2)]],
-        Request(timeline=1, floor=LSN(30)),
+        Demand(timeline=1, floor=LSN(30)),
         Route("primary", Reason.OTHER_TIMELINE),
     ),
     Reason.NONE_CAUGHT_UP: (
         [[primary(40, 8.0), REPLICA], [primary(45, 9.0), REPLICA]],
-        Request(timeline=1, floor=LSN(41)),
+        Demand(timeline=1, floor=LSN(41)),
         Route("primary", Reason.NONE_CAUGHT_UP),
     ),
-    Reason.ALL_LAGGING: (STALE, Request(), Route("primary", Reason.ALL_LAGGING)),
+    Reason.ALL_LAGGING: (STALE, Demand(), Route("primary", Reason.ALL_LAGGING)),
     Reason.NONE_IN_ROTATION: (
         [[primary(40, 9.0), unreachable("replica-1")]],
-        Request(),
+        Demand(),
         Route("primary", Reason.NONE_IN_ROTATION),
     ),
     Reason.NO_PRIMARY: (
         [[unreachable("primary"), REPLICA]],
-        Request(),
+        Demand(),
         Route("replica-1", Reason.NO_PRIMARY, on_replica=True),
     ),
 }
@@ -401,7 +400,7 @@ def test_every_reason_has_a_case(reason: Reason) -> None:
 @pytest.mark.parametrize("floor", [40, 41])
 def test_the_word_for_a_bound_that_fails_is_all_lagging(floor: int) -> None:
     """Caught up or not, what helps is a newer sample of the primary: `none-caught-up` asks the replicas alone."""
-    request = Request(timeline=1, floor=LSN(floor))
+    request = Demand(timeline=1, floor=LSN(floor))
     assert route(after(*STALE), Policy(), request, 10.0) == Route("primary", Reason.ALL_LAGGING)
 
 
@@ -414,13 +413,13 @@ def test_waiting_is_for_what_a_newer_reading_can_change(reason: Reason) -> None:
 @pytest.mark.parametrize("reason", Reason)
 def test_only_reads_for_want_of_a_replica_count_as_fallen_back(reason: Reason) -> None:
     """Writes, strong reads and clients in doubt belong on the primary; the rest is what a limit may refuse."""
-    assert reason.falls_back == (reason.may_improve or reason == "none-in-rotation")
+    assert not reason.may_improve or reason in {"none-caught-up", "all-lagging", "other-timeline"}
 
 
 def test_a_route_reads_as_the_debug_header_shows_it() -> None:
     """Node first, then the word; nobody is nobody."""
     assert str(Route("replica-1", Reason.CAUGHT_UP, on_replica=True)) == "replica-1; reason=caught-up"
-    assert str(Route(None, Reason.WRITE)) == "nobody; reason=write"
+    assert str(Route(None, Reason.WRITE)) == "none; reason=write"
 
 
 # Without a primary.
@@ -429,29 +428,29 @@ def test_a_route_reads_as_the_debug_header_shows_it() -> None:
 @pytest.mark.parametrize(
     ("without_primary", "request_", "now", "expected"),
     [
-        ("serve", Request(), 10.0, Route("replica-1", Reason.NO_PRIMARY, on_replica=True)),
-        ("refuse", Request(), 10.0, Route(None, Reason.NO_PRIMARY)),
-        ("serve", Request(max_staleness=1.0), 10.0, Route(None, Reason.ALL_LAGGING)),
-        ("serve", Request(timeline=1, floor=LSN(41)), 10.0, Route(None, Reason.NONE_CAUGHT_UP)),
-        ("serve", Request(timeline=1, floor=LSN(40)), 10.0, Route("replica-1", Reason.NO_PRIMARY, on_replica=True)),
+        ("serve", Demand(), 10.0, Route("replica-1", Reason.NO_PRIMARY, on_replica=True)),
+        ("refuse", Demand(), 10.0, Route(None, Reason.NO_PRIMARY)),
+        ("serve", Demand(max_staleness=1.0), 10.0, Route(None, Reason.ALL_LAGGING)),
+        ("serve", Demand(timeline=1, floor=LSN(41)), 10.0, Route(None, Reason.NONE_CAUGHT_UP)),
+        ("serve", Demand(timeline=1, floor=LSN(40)), 10.0, Route("replica-1", Reason.NO_PRIMARY, on_replica=True)),
         # A floor is a floor; but a token does not lift a bound that this read asks for.
-        ("refuse", Request(timeline=1, floor=LSN(41)), 10.0, Route(None, Reason.NONE_CAUGHT_UP)),
-        ("refuse", Request(timeline=1, floor=LSN(40)), 10.0, Route("replica-1", Reason.NO_PRIMARY, on_replica=True)),
-        ("refuse", Request(timeline=1, floor=LSN(40), max_staleness=1.0), 10.0, Route(None, Reason.ALL_LAGGING)),
+        ("refuse", Demand(timeline=1, floor=LSN(41)), 10.0, Route(None, Reason.NONE_CAUGHT_UP)),
+        ("refuse", Demand(timeline=1, floor=LSN(40)), 10.0, Route("replica-1", Reason.NO_PRIMARY, on_replica=True)),
+        ("refuse", Demand(timeline=1, floor=LSN(40), max_staleness=1.0), 10.0, Route(None, Reason.ALL_LAGGING)),
         (
             "refuse",
-            Request(timeline=1, floor=LSN(40), max_staleness=5.0),
+            Demand(timeline=1, floor=LSN(40), max_staleness=5.0),
             6.0,
             Route("replica-1", Reason.CAUGHT_UP, on_replica=True),
         ),
-        ("serve", Request(timeline=1, floor=LSN(40), max_staleness=1.0), 10.0, Route(None, Reason.ALL_LAGGING)),
-        ("serve", Request(write=True), 10.0, Route(None, Reason.WRITE)),
-        ("serve", Request(strong=True), 10.0, Route(None, Reason.STRONG)),
-        ("serve", Request(sticky=True), 10.0, Route(None, Reason.STICKY)),
+        ("serve", Demand(timeline=1, floor=LSN(40), max_staleness=1.0), 10.0, Route(None, Reason.ALL_LAGGING)),
+        ("serve", Demand(write=True), 10.0, Route(None, Reason.WRITE)),
+        ("serve", Demand(strong=True), 10.0, Route(None, Reason.STRONG)),
+        ("serve", Demand(sticky=True), 10.0, Route(None, Reason.STICKY)),
     ],
 )
 def test_without_a_primary_the_policy_decides(
-    without_primary: Literal["serve", "refuse"], request_: Request, now: float, expected: Route
+    without_primary: Literal["serve", "refuse"], request_: Demand, now: float, expected: Route
 ) -> None:
     """Serve what can be served, or refuse; what needs the primary is refused either way."""
     view = after([primary(40, 1.0), REPLICA], [unreachable("primary"), REPLICA])
@@ -466,7 +465,7 @@ def test_between_rivals_on_one_timeline_nobody_serves() -> None:
     """
     rivals = [primary(50, 9.0, timeline=2), primary(60, 9.0, name="other", timeline=2)]
     view = after([*rivals, replica("replica-1", 60, timeline=2)])
-    for request in (Request(timeline=2, floor=LSN(50)), Request(), Request(write=True), Request(sticky=True)):
+    for request in (Demand(timeline=2, floor=LSN(50)), Demand(), Demand(write=True), Demand(sticky=True)):
         assert route(view, Policy(), request, 10.0).node is None
 
 
@@ -474,12 +473,12 @@ def test_a_bound_that_can_still_be_proven_is_kept_without_a_primary() -> None:
     """For some seconds after its loss the last sample still bounds the staleness, whatever the policy."""
     view = after([primary(40, 8.0), REPLICA], [unreachable("primary"), REPLICA])
     expected = Route("replica-1", Reason.FRESH, on_replica=True)
-    assert expected == route(view, Policy(without_primary="refuse"), Request(max_staleness=3.0), 10.0)
+    assert expected == route(view, Policy(without_primary="refuse"), Demand(max_staleness=3.0), 10.0)
 
 
 @pytest.mark.parametrize("node", [primary(40), replica("primary", 40), unreachable("primary")])
-@pytest.mark.parametrize("request_", [Request(), Request(timeline=1, floor=LSN(99)), Request(sticky=True)])
-def test_zero_replicas_read_where_they_write(node: Node, request_: Request) -> None:
+@pytest.mark.parametrize("request_", [Demand(), Demand(timeline=1, floor=LSN(99)), Demand(sticky=True)])
+def test_zero_replicas_read_where_they_write(node: Node, request_: Demand) -> None:
     """Development needs no replica: the one node serves, if it is a primary, also with fall_back=False."""
     view = after([primary(30)], [node])
     expected = Route(leader(view), Reason.NO_REPLICAS)
@@ -498,7 +497,7 @@ def cells(weights: list[int]) -> list[float]:
 def choices(view: View, weights: list[int], load: Callable[[str], float]) -> Iterator[str]:
     """Where reads go for every pair of draws."""
     for pair in product(cells(weights), repeat=2):
-        chosen = route(view, Policy(), Request(), 1.0, load=load, draw=scripted(list(pair)))
+        chosen = route(view, Policy(), Demand(), 1.0, load=load, draw=scripted(list(pair)))
         assert chosen.node is not None
         yield chosen.node
 
@@ -533,14 +532,14 @@ def test_load_counts_for_its_weight() -> None:
     view = after([primary(40, 1.0), replica("strong", 40, weight=3), replica("weak", 40)])
     loads = {"strong": 3.0, "weak": 1.1}
     one_of_each = scripted([0.1, 0.9])
-    assert route(view, Policy(), Request(), 1.0, load=loads.__getitem__, draw=one_of_each).node == "strong"
+    assert route(view, Policy(), Demand(), 1.0, load=loads.__getitem__, draw=one_of_each).node == "strong"
     one_of_each, loads["strong"] = scripted([0.1, 0.9]), 3.4
-    assert route(view, Policy(), Request(), 1.0, load=loads.__getitem__, draw=one_of_each).node == "weak"
+    assert route(view, Policy(), Demand(), 1.0, load=loads.__getitem__, draw=one_of_each).node == "weak"
 
 
 @given(worlds(), ordinary, policies, moments, st.lists(st.sampled_from([0.0, 1 - 2**-53]), min_size=2, max_size=2))
 def test_the_ends_of_the_draw_stay_among_those_that_qualify(
-    world: World, request: Request, policy: Policy, now: float, numbers: list[float]
+    world: World, request: Demand, policy: Policy, now: float, numbers: list[float]
 ) -> None:
     """The least and the greatest number a random source answers never reach past the prefix."""
     chosen = route(world.view, policy, request, now, draw=scripted(numbers))
@@ -551,7 +550,7 @@ def test_the_ends_of_the_draw_stay_among_those_that_qualify(
 def test_one_replica_needs_no_draw() -> None:
     """The common case costs no random number."""
     view = after([primary(40, 1.0), replica("replica-1", 40)])
-    assert route(view, Policy(), Request(), 1.0, draw=scripted([])).node == "replica-1"
+    assert route(view, Policy(), Demand(), 1.0, draw=scripted([])).node == "replica-1"
 
 
 # Refusals, word by word.
@@ -569,10 +568,10 @@ def test_a_refusal_says_why_each_node_does_not_qualify() -> None:
     )
     view = View.of([replace(node, fresh_at=2.5) if node.name == "slow" else node for node in view.nodes], view)
     policy = Policy(fall_back=False)
-    chosen = route(view, policy, Request(), 10.0)
+    chosen = route(view, policy, Demand(), 10.0)
     assert str(refusal(view, policy, chosen, 10.0)) == (
         "no replica may serve this read (all-lagging) and fall_back is False. primary: primary; slow: lagging, "
-        "staleness inf s; spare: drained; gone: unreachable (ConnectionRefusedError). "
+        "staleness inf s; spare: drained; gone: unreachable (refused, ConnectionRefusedError). "
         "Wait for a replica to catch up, or set Policy(fall_back=True)."
     )
 
@@ -580,10 +579,10 @@ def test_a_refusal_says_why_each_node_does_not_qualify() -> None:
 def test_a_refusal_without_a_primary_says_when_to_come_back() -> None:
     """NoPrimary: what is down, by class of error, and to retry."""
     view = after([unreachable("primary", "TimeoutError"), replica("replica-1", 40)])
-    error = refusal(view, Policy(), route(view, Policy(), Request(write=True), 10.0), 10.0)
+    error = refusal(view, Policy(), route(view, Policy(), Demand(write=True), 10.0), 10.0)
     assert isinstance(error, NoPrimary)
     assert str(error) == (
-        "no primary can be reached (write). primary: unreachable (TimeoutError); "
+        "no primary can be reached (write). primary: unreachable (refused, TimeoutError); "
         "replica-1: lagging, staleness inf s. Retry when the failover is over."
     )
 
@@ -591,7 +590,7 @@ def test_a_refusal_without_a_primary_says_when_to_come_back() -> None:
 def test_a_refusal_for_rivals_says_to_stop_one() -> None:
     """Two primaries on one timeline are a person's problem; the message says which two."""
     view = after([primary(40), primary(41, name="replica-1")])
-    error = refusal(view, Policy(), route(view, Policy(), Request(write=True), 10.0), 10.0)
+    error = refusal(view, Policy(), route(view, Policy(), Demand(write=True), 10.0), 10.0)
     assert isinstance(error, NoPrimary)
     assert "two nodes say that they are the primary" in str(error)
     assert "primary: rival-primary; replica-1: rival-primary" in str(error)

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from lagwise import LSN
 from lagwise._decide.view import Node, Standing, View
-
-from .worlds import SYSTEM, after, primary, replica, unreachable
+from tests.kit.worlds import SYSTEM, after, primary, replica, unreachable
 
 lsns = st.integers(1, 40)
 
@@ -59,7 +58,10 @@ def test_every_standing() -> None:
         "torn": "rivals-replica",
         "drained": "rivals-replica",
     }
-    assert set(Standing) - {"lagging"} == {*standings(view).values(), *standings(rivals).values()}
+    assert set(Standing) - {"lagging", "same-server", "unconfirmed"} == {
+        *standings(view).values(),
+        *standings(rivals).values(),
+    }
 
 
 def test_roles_are_discovered_not_believed() -> None:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from ..routing.application import SECRET, Item
+from tests.kit.application import SECRET, Item
 
 ROOT = Path(__file__).parents[2]
-DOCS = (ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+_FRONT = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+DOCS = (*(ROOT / name for name in _FRONT), *sorted((ROOT / "docs").glob("*.md")))
 PAGES = (*DOCS, ROOT / "examples" / "README.md")
 # `<!-- runs -->` before a block: it is run, after the ones before it on that page. A word says how:
 # "application" defines one that a test drives, "pytest" is a test file.

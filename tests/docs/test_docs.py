@@ -21,18 +21,21 @@ from pydantic import BaseModel
 
 from lagwise import Policy, Reason, errors, health
 from lagwise._decide.view import Standing
-from lagwise._pools.pools import DEFAULTS
+from lagwise._pools.options import DEFAULTS
 from lagwise.asgi import CausalityMiddleware
 from lagwise.cli import app as command_line
 from lagwise.errors import RoutingError
 from lagwise.testing import Cluster
+from tests.kit.serving import client, served
 
-from ..routing.conftest import client, served
 from .pages import DOCS, PAGES, ROOT, Block, blocks, compiled, run, table
 
 README = ROOT / "README.md"
-CONCEPTS, HEALTH, DESIGN = (ROOT / "docs" / f"{name}.md" for name in ("concepts", "health", "design"))
+CONCEPTS, HEALTH, DESIGN, REFERENCE = (
+    ROOT / "docs" / f"{name}.md" for name in ("concepts", "health", "design", "reference")
+)
 PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
+FOLDERS = ("_decide", "_client", "_pools", "_nodes", "_sessions")
 MODULES = sorted(
     ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
     for path in (ROOT / "src").rglob("*.py")
@@ -59,9 +62,13 @@ async def test_scripts_run(page: Path, cluster: Cluster, monkeypatch: pytest.Mon
 
 async def test_the_readme_fixes_the_bug(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its application answers a GET after a POST although the replica stands still; another client misses the item."""
+    monkeypatch.setenv("LAGWISE_PRIMARY", cluster.primary.url)
+    monkeypatch.setenv("LAGWISE_REPLICAS", cluster.replicas[0].url)
+    monkeypatch.setenv("LAGWISE_SECRET", "a secret for tests")
     module = await run([block for block in blocks(README) if block.how], nodes(cluster), monkeypatch)
-    await cluster.pause_replay("replica-1")
     async with served(module.app) as url, client(url) as http, client(url) as another:
+        await cluster.caught_up()  # the replica has the table
+        await cluster.pause_replay("replica-1")
         created = await http.post("/items/milk")
         path = f"/items/{created.json()['id']}"
         statuses = [created.status_code, (await http.get(path)).status_code, (await another.get(path)).status_code]
@@ -80,8 +87,8 @@ async def test_test_files_pass(block: Block, tmp_path: Path) -> None:
 
 
 def test_the_policy_table_is_the_policy() -> None:
-    """Every setting is in the README, in order, with the default that the code has."""
-    shown = [(row[0], ast.literal_eval(row[1])) for row in table(README, "`Policy`")]
+    """Every setting is in the reference, in order, with the default that the code has."""
+    shown = [(row[0], ast.literal_eval(row[1])) for row in table(REFERENCE, "`Policy`")]
     assert [(field.name, field.default) for field in fields(Policy)] == shown
 
 
@@ -93,12 +100,12 @@ def test_the_middleware_table_is_the_middleware() -> None:
 
 
 def _middleware() -> list[list[str]]:
-    return table(README, "`CausalityMiddleware`")
+    return table(REFERENCE, "`CausalityMiddleware`")
 
 
 def test_the_engine_table_is_what_engines_get() -> None:
     """Likewise for the engines that are made from URLs."""
-    assert dict(DEFAULTS) == {row[0]: ast.literal_eval(row[1]) for row in table(README, "Engines made from URLs")}
+    assert dict(DEFAULTS) == {row[0]: ast.literal_eval(row[1]) for row in table(REFERENCE, "Engines made from URLs")}
 
 
 @pytest.mark.parametrize(("words", "head"), [(Reason, "Reason"), (Standing, "Standing")])
@@ -170,10 +177,12 @@ def _text(path: Path) -> str:
 
 def test_every_module_is_in_the_house() -> None:
     """The design's table of modules has each of them once, and none that is gone."""
-    shown = [name for row in table(DESIGN, "Layer") for name in re.findall(r"`(\w+)`", f"`{row[1]}`")]
+    shown = [(row[0], name) for row in table(DESIGN, "Folder") for name in re.findall(r"`(\w+)`", f"`{row[1]}`")]
     source = ROOT / "src" / "lagwise"
-    packages = {path.parent.name for path in source.glob("*/__init__.py")}
-    assert sorted(shown) == sorted(packages | {path.stem for path in source.glob("[!_]*.py")})
+    public = {("lagwise", path.stem) for path in source.glob("[!_]*.py")}
+    folded = {(folder, path.stem) for folder in FOLDERS for path in (source / folder).glob("[!_]*.py")}
+    packages = {("lagwise", path.parent.name) for path in source.glob("[!_]*/__init__.py")}
+    assert sorted(shown) == sorted(public | folded | packages)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -3,21 +3,22 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import ModuleType
+from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from lagwise.fastapi import CausalityMiddleware
 from lagwise.testing import Cluster
+from tests.kit.http import ASGIApp, Socket, http, opened
 
-from ..integrate.support import ASGIApp, Socket, http, opened
 from .pages import ROOT, blocks, run
 
 
 @pytest.fixture
-async def page(cluster: Cluster, archive: Cluster, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+async def page(cluster: Cluster, second: Cluster, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """All blocks of the page, one after the other; the replica stands still from here on."""
-    urls = {"primary": cluster.primary.url, "replica-1": cluster.replicas[0].url, "archive": archive.primary.url}
+    urls = {"primary": cluster.primary.url, "replica-1": cluster.replicas[0].url, "archive": second.primary.url}
     shown = [block for block in blocks(ROOT / "docs" / "fastapi.md") if block.language == "python"]
     assert {"application"} == {block.how for block in shown}
     module = await run(shown, urls, monkeypatch)
@@ -38,6 +39,7 @@ async def test_its_endpoints_read_what_the_client_wrote(page: ModuleType) -> Non
         before = (await client.get("/admin/items")).json()
         assert (await client.post("/items/shown")).status_code == 200
         assert "shown" in (await client.get("/items")).json()
+        assert "shown" in (await client.get("/shelf")).json()
         assert "shown" in (await client.get("/export")).text.split()
         assert (await client.get("/admin/items")).json() > before
         assert (await client.get("/fresh")).json() > before
@@ -45,6 +47,27 @@ async def test_its_endpoints_read_what_the_client_wrote(page: ModuleType) -> Non
         assert (await client.post("/cart/x")).json() == "write"
         assert (await client.get("/cart/x")).json() == "none-caught-up"
         assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_the_usual_get_db(page: ModuleType) -> None:
+    """The dependency of every guide, over the Router's sessions: its client reads what it wrote."""
+    async with wrapped(page.api) as app, http(app) as client:
+        assert (await client.post("/as-before/kept")).status_code == 200
+        assert "kept" in (await client.get("/items")).json()
+
+
+async def test_a_dependency_with_another_scope_is_refused(page: ModuleType) -> None:
+    """FastAPI says so when the endpoint is declared, by the name that the page gives."""
+    with pytest.raises(Exception, match="scope") as refused:
+        page.api.get("/refused")(_on_the_default_scope(page))
+    assert type(refused.value).__name__ == "DependencyScopeError"
+
+
+def _on_the_default_scope(page: ModuleType) -> Any:
+    async def endpoint(names: Annotated[list[str], Depends(page.shelf)]) -> list[str]:
+        return names
+
+    return endpoint
 
 
 async def test_connections_without_a_session(page: ModuleType) -> None:

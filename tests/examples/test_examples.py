@@ -1,25 +1,56 @@
 """What a user copies works: with replicas, without, with no server at all; and the naive one is as bad as told."""
 
-from collections.abc import AsyncIterator
+import importlib.util
+import sys
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from lagwise.fastapi import CausalityMiddleware
 from lagwise.testing import Cluster
 
-from .conftest import Load
-
+EXAMPLES = Path(__file__).parents[2] / "examples"
+App: TypeAlias = FastAPI | CausalityMiddleware
+Load: TypeAlias = Callable[..., App]
 MILK = {"text": "milk"}
 
 
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """`load("app", primary, *replicas)`: the application of that file, for these nodes."""
+
+    def load(name: str, primary: str, *replicas: str) -> App:
+        monkeypatch.setenv("LAGWISE_PRIMARY", primary)
+        monkeypatch.setenv("LAGWISE_REPLICAS", ",".join(replicas))
+        monkeypatch.setenv("LAGWISE_SECRET", "a secret for tests")
+        spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        app = module.app
+        assert isinstance(app, FastAPI | CausalityMiddleware)
+        return app
+
+    return load
+
+
 @asynccontextmanager
-async def browser(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def browser(app: App) -> AsyncIterator[httpx.AsyncClient]:
     """A client with a cookie jar, and the application alive behind it."""
     transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://app") as http:
+    inner = app.app if isinstance(app, CausalityMiddleware) else app
+    assert isinstance(inner, FastAPI)
+    async with (
+        inner.router.lifespan_context(inner),
+        httpx.AsyncClient(transport=transport, base_url="http://app") as http,
+    ):
         yield http
 
 
@@ -36,7 +67,7 @@ async def standing_still(cluster: Cluster) -> AsyncIterator[None]:
             await cluster.resume_replay(node)
 
 
-def app_on(cluster: Cluster, load: Load, name: str = "app") -> FastAPI:
+def app_on(cluster: Cluster, load: Load, name: str = "app") -> App:
     return load(name, cluster.primary.url, *(node.url for node in cluster.replicas))
 
 

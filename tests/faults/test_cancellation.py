@@ -5,12 +5,11 @@ import random
 
 from sqlalchemy import text
 
-from lagwise import Causality, Policy, Router
+from lagwise import Causality, Policy
 from lagwise.testing import Cluster, wait_until
-
-from ..routing.application import Item
-from ..routing.conftest import in_rotation, router
-from .conftest import patience
+from tests.kit.application import Item
+from tests.kit.load import patience
+from tests.kit.routers import busy, in_rotation, no_query_runs, router
 
 CANCELLED = 2000
 
@@ -62,19 +61,3 @@ async def test_two_thousand_cancelled_requests(cluster: Cluster) -> None:
         assert unmarked == set()
 
         await wait_until(lambda: no_query_runs(cluster), what="the servers to agree")
-
-
-def busy(db: Router) -> int:
-    """Connections checked out, of all pools of all nodes."""
-    return sum(
-        engine.sync_engine.pool.checkedout()  # type: ignore[attr-defined]
-        for pools in db.pools.values()
-        for engine in pools.in_use().values()
-    )
-
-
-async def no_query_runs(cluster: Cluster) -> bool:
-    """Whether no server has a transaction or a query of ours open."""
-    query = """SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
-               AND pid <> pg_backend_pid() AND state <> 'idle'"""
-    return [0] * len(cluster.nodes) == [await node.fetchval(query) for node in cluster.nodes.values()]

@@ -5,11 +5,9 @@ import random
 
 from lagwise import Causality, Policy
 from lagwise.testing import Cluster, wait_until
-
-from ..routing.conftest import in_rotation, router
-from ..routing.lent import KINDS, busy, reading, write
-from .conftest import patience
-from .test_cancellation import no_query_runs
+from tests.kit.connections import KINDS, reading, write
+from tests.kit.load import patience
+from tests.kit.routers import busy, in_rotation, no_query_runs, router
 
 CANCELLED = 600
 

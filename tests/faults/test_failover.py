@@ -7,17 +7,8 @@ from sqlalchemy import text
 
 from lagwise import Causality, NoPrimary, Policy, Router, RoutingError
 from lagwise.testing import Cluster, wait_until
-
-from ..routing.application import Item
-from ..routing.conftest import in_rotation, router
-from .conftest import QUICK
-
-
-async def write(db: Router, name: str) -> str:
-    """Write an item; the node that took it."""
-    async with db.write.begin() as session:
-        session.add(Item(name=name))
-    return str(session.info["lagwise.route"].node)
+from tests.kit.routers import QUICK, in_rotation, router
+from tests.kit.sessions import write
 
 
 async def test_the_primary_dies_and_a_replica_takes_over(doomed: Cluster) -> None:
@@ -128,7 +119,7 @@ async def test_a_pooled_connection_to_a_demoted_primary(doomed: Cluster) -> None
 
 
 def _nudged(db: Router) -> bool:
-    db._running().hurry(tuple(node.name for node in db.view.nodes))
+    db._nodes.monitor.hurry(tuple(node.name for node in db.view.nodes))
     return False
 
 

@@ -9,10 +9,10 @@ from sqlalchemy import select, text
 from lagwise import Policy, Router
 from lagwise.testing import Cluster
 from lagwise.testing.replication import configure
-
-from ..routing.application import Item, routed
-from ..routing.conftest import client, in_rotation, router, served
-from .conftest import errors, many
+from tests.kit.application import Item, routed
+from tests.kit.load import errors, many
+from tests.kit.routers import in_rotation, router
+from tests.kit.serving import client, served
 
 
 async def test_the_budget_over_http(cluster: Cluster) -> None:

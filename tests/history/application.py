@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -85,6 +86,10 @@ def application(db: Router) -> FastAPI:
     @app.get("/fresh/{key}")
     async def fresh(key: str, session: Annotated[AsyncSession, reads(max_staleness=FRESH)]) -> dict[str, Any]:
         return await get(session, key)
+
+    @app.post("/busy/{seconds}")
+    async def busy(seconds: float) -> None:
+        time.sleep(seconds)  # what an endpoint that computes does to all others
 
     return app
 

@@ -1,17 +1,14 @@
 """One seed: a cluster, worker processes, clients over HTTP, a schedule of faults, and then the judgement."""
 
 import asyncio
-import os
 import random
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import httpx
 
@@ -29,12 +26,15 @@ from lagwise.testing.history import (
     check,
     staleness_bound,
 )
-from lagwise.testing.schedule import Schedule
+from lagwise.testing.schedule import Schedule, Step
 
 from .application import FRESH, prepare, survivors
+from .workers import HANGS, KEYS, STRANGE, another, outside, serves, worker
 
-WORKERS, CLIENTS, LANES, KEYS = 2, 6, 3, 8
-HANGS = 15.0  # seconds; nothing that lagwise does on purpose takes half as long
+WORKERS, CLIENTS, LANES = 2, 6, 3
+CONNECTIONS = 100  # of each node: more than the workers ever want
+TURNED_BACK = 30.0  # seconds after the beginning of a promotion that is undone; its writes are gone long before
+Survived = Mapping[Version, tuple[str, str | None]]
 POLICY = Policy(
     max_lag=2.0,
     sticky_window=2.0,
@@ -60,12 +60,12 @@ class Result:
         lost = sum(op.outcome == "ok" and op.kind == "write" for op in operations) - sum(
             self.history.acknowledged(op) for op in operations
         )
-        replicas = sum(op.kind == "read" and "reason=caught-up" in f"{op.node}" for op in operations)
-        fresh = sum(op.kind == "read" and "reason=fresh" in f"{op.node}" for op in operations)
+        reads = [f"{op.node}".partition("reason=")[2].rstrip("]") for op in operations if op.kind == "read"]
+        reasons = ", ".join(f"{reason or 'none'} {count}" for reason, count in sorted(Counter(reads).items()))
         slowest = max((op.end - op.start for op in operations), default=0.0)
         counts = ", ".join(f"{count} {what}" for what, count in sorted(tally.items()))
         return (
-            f"{len(operations)} operations: {counts}; reads caught-up {replicas}, fresh {fresh}; "
+            f"{len(operations)} operations: {counts}; reads by reason: {reasons}; "
             f"{lost} acknowledged writes lost by failover; slowest {slowest:.1f} s; "
             f"violations: {dict(Counter(violation.guarantee for violation in self.violations)) or 'none'}"
         )
@@ -171,21 +171,32 @@ async def run(
     seed: int, seconds: float, *, policy: Policy = POLICY, tell: Callable[[str], None] = lambda _: None
 ) -> Result:
     """Run the schedule of a seed under load and judge what the clients saw."""
-    schedule, stopping = Schedule.from_seed(seed, seconds), asyncio.Event()
+    names = tuple(f"worker-{number}" for number in range(1, WORKERS + 1))
+    schedule, stopping = Schedule.from_seed(seed, seconds, processes=names, stranger=True), asyncio.Event()
     async with AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(Cluster(replicas=2))
+        cluster = await stack.enter_async_context(Cluster(replicas=2, settings={"max_connections": CONNECTIONS}))
         await prepare(cluster)
+        stranger = await stack.enter_async_context(another(cluster))
         log = stack.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115 - the stack closes it
-        urls = await asyncio.gather(*(stack.enter_async_context(worker(cluster, policy, log)) for _ in range(WORKERS)))
-        recorder = Recorder()
+        workers = await asyncio.gather(*(stack.enter_async_context(worker(cluster, policy, log)) for _ in names))
+        urls = [each.url for each in workers]
+        recorder, undone = Recorder(), list[float]()
+
+        def begins(step: Step) -> None:
+            tell(f"{recorder.now():8.2f} {step}")
+            if step.fault == "undone":
+                undone.append(recorder.now())
+
         load = [asyncio.create_task(Client(number, seed, urls, recorder).run(stopping)) for number in range(CLIENTS)]
         try:
-            await schedule.run(cluster, lambda step: tell(f"{recorder.now():8.2f} {step}"))
+            await schedule.run(cluster, begins, outside(cluster, stranger, dict(zip(names, workers, strict=True))))
             await recovered(urls)
         finally:
             stopping.set()
             await asyncio.gather(*load)
-        history = History(tuple(recorder.operations), await survivors(cluster))
+        survived = await survivors(cluster)
+        history = History(tuple(op for op in recorder.operations if not turned_back(op, undone, survived)), survived)
+        assert not (await survivors(stranger)).keys() - STRANGE.keys(), "something was written on a stranger's node"
         log.seek(0)
         return Result(schedule, history, judge(history, policy), log.read())
 
@@ -209,40 +220,17 @@ def _only(history: History, routed: Callable[[str], bool]) -> History:
     return History(tuple(kept), history.survived)
 
 
-@asynccontextmanager
-async def worker(cluster: Cluster, policy: Policy, log: IO[str]) -> AsyncIterator[str]:
-    """A process that serves the application on the cluster; its base URL."""
-    nodes = " ".join(f"{name}={node.url}" for name, node in cluster.nodes.items())
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.history.application",
-        env={**os.environ, "NODES": nodes, "POLICY": repr(policy)},
-        cwd=Path(__file__).parents[2], stdout=asyncio.subprocess.PIPE, stderr=log.fileno(),
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        url = f"http://127.0.0.1:{int(await process.stdout.readline())}"
-        await wait_until(partial(_serves, url, "primary"), timeout=30, what=f"{url} serves")
-        yield url
-    finally:
-        process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), 20)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+def turned_back(op: Operation, undone: list[float], survived: Survived) -> bool:
+    """Whether this was done on a promoted node that was turned back, and went with it.
+
+    Versions are in order over promotions that last. Of one that is undone they say nothing: what was written before it
+    survives, and so does what is written afterwards, on a lower timeline.
+    """
+    lost = op.version is not None and op.version not in STRANGE and survived.get(op.version) != (op.key, op.value)
+    return lost and any(since <= op.end <= since + TURNED_BACK for since in undone)
 
 
 async def recovered(urls: list[str]) -> None:
     """Once the cluster is whole, every worker reads from both replicas again, without a restart."""
     for url in urls:
-        await wait_until(partial(_serves, url, "replicas"), timeout=30, what=f"{url} has both replicas", interval=0.1)
-
-
-async def _serves(url: str, what: str) -> bool:
-    with suppress(httpx.TransportError):
-        async with httpx.AsyncClient(base_url=url, timeout=5, trust_env=False) as http:
-            if what == "primary":
-                return (await http.get("/health/ready?for=writes")).status_code == 200
-            nodes = (await http.get("/health/nodes")).json()
-            return "in-rotation" in str(nodes) and str(nodes).count("in-rotation") >= 2
-    return False
+        await wait_until(partial(serves, url, "replicas"), timeout=30, what=f"{url} has both replicas", interval=0.5)

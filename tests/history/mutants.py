@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 
 from lagwise import LSN, Router
+from lagwise._client.brought import Brought, Reader
 from lagwise._client.causality import Causality, Commit
-from lagwise._decide.route import Request
+from lagwise._decide.route import Demand
 from lagwise._decide.token import Position
 from lagwise._decide.view import Reading, Role, View
-from lagwise._nodes import positions, probe
+from lagwise._nodes import positions, probe, prober
 from lagwise._nodes.intent import Intent
-from lagwise._nodes.monitor import Monitor
+from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.positions import Positions
-from lagwise._nodes.probe import Prober
+from lagwise._nodes.prober import Prober
+from lagwise._nodes.waiting import Queue
+from lagwise._pools.connection import PooledConnection
+from lagwise._sessions.lease import Lease
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 _HIGHEST = LSN(2**63 - 1)
@@ -24,21 +28,20 @@ _HIGHEST = LSN(2**63 - 1)
 
 def token_before_commit(patch: pytest.MonkeyPatch) -> None:
     """The position is taken inside the transaction: the COMMIT record lies beyond it."""
-    committing, taken = Router.committing, dict[Commit, Reading | None]()
+    begin, taken = Ledger.begin, dict[Commit, Reading | None]()
 
-    def early(db: Router, node: str, seen: Causality) -> Commit | None:
-        commit = committing(db, node, seen)
-        if commit is not None:
-            taken[commit] = db.view.node(node).reading
+    def early(ledger: Ledger, node: str, seen: Causality) -> Commit:
+        commit = begin(ledger, node, seen)
+        taken[commit] = ledger._nodes.view.node(node).reading
         return commit
 
-    async def settle(_: Router, __: str, commit: Commit, ___: Any) -> None:
+    async def settle(_: Ledger, __: str, commit: Commit, ___: Any) -> None:
         reading = taken.pop(commit)
         assert reading is not None
         commit.at(Position(system=reading.system, timeline=reading.timeline, lsn=reading.lsn, issued_at=2**31))
 
-    patch.setattr(Router, "committing", early)
-    patch.setattr(Router, "committed", settle)
+    patch.setattr(Ledger, "begin", early)
+    patch.setattr(Ledger, "committed", settle)
 
 
 def write_position(patch: pytest.MonkeyPatch) -> None:
@@ -67,18 +70,18 @@ def timeline_blind(patch: pytest.MonkeyPatch) -> None:
 
 def writes_ignore_the_token(patch: pytest.MonkeyPatch) -> None:
     """A write goes to the primary this process knows, though its client has been on a later timeline."""
-    request = Intent.request
+    demand = Intent.demand
 
-    def forgetful(intent: Any, seen: Causality | None, *rest: Any) -> Request:
-        return request(intent, None if intent.write else seen, *rest)
+    def forgetful(intent: Any, seen: Causality | None, *rest: Any) -> Demand:
+        return demand(intent, None if intent.write else seen, *rest)
 
-    patch.setattr(Intent, "request", forgetful)
+    patch.setattr(Intent, "demand", forgetful)
 
 
 def received_is_fresh(patch: pytest.MonkeyPatch) -> None:
     """Lag 0 when everything received is replayed: also when nothing has been received for an hour."""
     lag = "CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN '7FFFFFFF/0'::pg_lsn ELSE "
-    replayed = "pg_last_wal_replay_lsn()"
+    replayed = "pg_catalog.pg_last_wal_replay_lsn()"
     patch.setattr(probe, "_READ", probe._READ.replace(replayed, f"{lag}{replayed} END", 1))
 
 
@@ -106,17 +109,13 @@ def floor_of_another(patch: pytest.MonkeyPatch) -> None:
 
 def check_then_subscribe(patch: pytest.MonkeyPatch) -> None:
     """The answer that comes between looking and waiting wakes nobody."""
+    wait = Queue.wait
 
-    async def until(monitor: Monitor, satisfied: Callable[[], bool], deadline: float) -> bool:
-        while not satisfied():
-            await asyncio.sleep(0.05)  # any await will do, a short one only rarely
-            left = deadline - monitor.clock()
-            if left <= 0:
-                return False
-            await asyncio.wait((monitor._changed,), timeout=left)
-        return True
+    async def late(queue: Queue, least: float, seconds: float) -> bool:
+        await asyncio.sleep(0.5)  # any await will do, a short one only rarely
+        return await wait(queue, least, seconds)
 
-    patch.setattr(Monitor, "until", until)
+    patch.setattr(Queue, "wait", late)
 
 
 def window_shorter_than_lag(patch: pytest.MonkeyPatch) -> None:
@@ -125,7 +124,7 @@ def window_shorter_than_lag(patch: pytest.MonkeyPatch) -> None:
 
     def hasty(db: Router, *args: Any, **options: Any) -> None:
         init(db, *args, **options)
-        db.policy = replace(db.policy, max_lag=60, sticky_window=60)
+        db.policy = db._nodes.policy = replace(db.policy, max_lag=60, sticky_window=60)
         object.__setattr__(db.policy, "sticky_window", 0.05)
 
     patch.setattr(Router, "__init__", hasty)
@@ -134,6 +133,38 @@ def window_shorter_than_lag(patch: pytest.MonkeyPatch) -> None:
 def reads_leave_no_trace(patch: pytest.MonkeyPatch) -> None:
     """What a client has read is forgotten: its next read may be older."""
     patch.setattr(Causality, "saw", lambda _seen, _position, _window: None)
+
+
+def local_without_a_transaction(patch: pytest.MonkeyPatch) -> None:
+    """What means something only inside a transaction runs by itself, and means nothing."""
+    patch.setattr(PooledConnection, "engage", lambda _connection, *_isolation: None)
+
+
+def rested_goes_on_unconfirmed(patch: pytest.MonkeyPatch) -> None:
+    """A session that has given its connection back goes on with another one, whatever its client wrote meanwhile."""
+    patch.setattr(Lease, "may_be_overtaken", False)
+
+
+def settings_move_silently(patch: pytest.MonkeyPatch) -> None:
+    """A session with a setting of its own goes on where the setting is not."""
+    patch.setattr(Lease, "pinned", False)
+
+
+def inner_grows_alone(patch: pytest.MonkeyPatch) -> None:
+    """What an inner causality grows by ends with it."""
+    patch.setattr(Causality, "_carriers", lambda seen: (seen,))
+
+
+def removes_unverified_slots(patch: pytest.MonkeyPatch) -> None:
+    """An answer removes every cookie of the name, also those it could not verify, and so did not merge."""
+    read = Reader._read
+
+    def trusting(reader: Reader, *found: bytes) -> Brought:
+        cookies = [value for name, value in zip(found[::2], found[1::2], strict=True) if name == b"cookie"]
+        names = [name for value in cookies for name, _ in reader._jar.brought(value.decode())]
+        return replace(read(reader, *found), names=tuple(names))
+
+    patch.setattr(Reader, "_read", trusting)
 
 
 def one_cookie(app: Any) -> Any:
@@ -158,5 +189,5 @@ def _reading(patch: pytest.MonkeyPatch, change: Callable[[Reading], Reading]) ->
     async def changed(driver: Any, **how: Any) -> Reading:
         return change(await asked(driver, **how))
 
-    patch.setattr(probe, "ask", changed)
-    patch.setattr(positions, "ask", changed)
+    for module in (positions, prober):
+        patch.setattr(module, "ask", changed)

@@ -1,8 +1,10 @@
 """The whole of it, short: clients over HTTP, two worker processes, faults by seed; and the schedule as a value."""
 
+from typing import get_args
+
 import pytest
 
-from lagwise.testing.schedule import Schedule, Step
+from lagwise.testing.schedule import Fault, Schedule, Step
 
 from .campaign import run
 
@@ -34,20 +36,21 @@ def test_a_schedule_spares_the_last_one(seed: int) -> None:
     schedule, primary, changing = Schedule.from_seed(seed, 60), "primary", 0.0
     for step in schedule.steps:
         assert 0 <= step.at <= step.at + step.lasts <= 60.01
-        if step.fault in {"promote", "failover"}:
+        if step.fault in {"promote", "failover", "undone"}:
             assert step.node != primary
             assert step.at >= changing
-            primary, changing = step.node, step.at + step.lasts
+            changing = step.at + step.lasts
+            primary = step.node if step.fault != "undone" else primary
         if step.fault in {"delay", "pause", "partition"}:
             assert step.node != primary
     assert changing > 0
 
 
 def test_every_fault_comes_up() -> None:
-    """Twenty seeds of a minute have all twelve kinds, and two that overlap."""
-    schedules = [Schedule.from_seed(seed, 60) for seed in range(20)]
+    """Twenty seeds of a minute have all seventeen kinds, and two that overlap."""
+    schedules = [Schedule.from_seed(seed, 60, processes=("worker-1",), stranger=True) for seed in range(20)]
     faults = {step.fault for schedule in schedules for step in schedule.steps}
-    assert len(faults) == 12
+    assert faults == {*get_args(Fault)}
     for schedule in schedules:
         pairs = zip(schedule.steps, schedule.steps[1:], strict=False)
         assert any(later.at < earlier.at + earlier.lasts for earlier, later in pairs)

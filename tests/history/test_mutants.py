@@ -1,60 +1,25 @@
 """The mutation suite: the checkers convict every known-bad router, and acquit lagwise in the same scenario."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import Annotated, Any
-from uuid import uuid4
+from typing import Any
 
-import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI, params
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from lagwise import Router
 from lagwise._decide.view import Reading
 from lagwise._nodes import positions, probe
 from lagwise._nodes.positions import Positions
-from lagwise._nodes.probe import Prober
-from lagwise.fastapi import CausalityMiddleware, ReadSession, WriteSession, lifespan, write_session
+from lagwise._nodes.prober import Prober
 from lagwise.testing import Cluster, wait_until
-from lagwise.testing.history import (
-    SESSION,
-    Checker,
-    History,
-    Operation,
-    Recorder,
-    Version,
-    answers,
-    check,
-    staleness_bound,
-)
+from lagwise.testing.history import Recorder, answers, staleness_bound
 
 from . import mutants
-from .application import SECRET, get, prepare, put, survivors
-from .conftest import Client, pause, paused_at_the_primarys_position, routed, seen_at_the_primarys_position
-from .mutants import Mutant
+from .application import prepare, survivors
+from .clients import Client, pause, paused_at_the_primarys_position, routed, seen_at_the_primarys_position
+from .judging import BOTH, convicted, mutate
 
-BOTH = pytest.mark.parametrize("bad", [False, True], ids=["lagwise", "mutant"])
-
-
-def convicted(recorder: Recorder, *guarantees: Checker, survived: Any = None) -> set[str]:
-    """The guarantees that the checkers say were broken."""
-    found = check(History(tuple(recorder.operations), survived), guarantees or SESSION)
-    return {violation.guarantee for violation in found}
-
-
-def mutate(patch: pytest.MonkeyPatch, mutant: Mutant, bad: bool) -> None:
-    if bad:
-        mutant(patch)
-
-
-@pytest.fixture
-def key() -> str:
-    """A key that no other test has used."""
-    return f"key-{uuid4().hex[:8]}"
+pytestmark = pytest.mark.usefixtures("register")
 
 
 @BOTH
@@ -268,145 +233,3 @@ async def test_reads_leave_no_trace(cluster: Cluster, monkeypatch: pytest.Monkey
         db.drain("replica-1")
         await ann.read(db, key)
     assert convicted(ann.recorder) == ({"monotonic-reads"} if bad else set())
-
-
-# Over HTTP, where cookies and the order of COMMIT and answer matter.
-
-
-class Gated:
-    """An application behind a gate: answers whose path is held wait there; `started` says which have begun."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self.held: dict[str, asyncio.Event] = {}
-        self.started: set[str] = set()
-
-    async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
-        path = scope.get("path", "")
-
-        async def sending(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                self.started.add(path)
-                if path in self.held:
-                    await self.held[path].wait()
-            await send(message)
-
-        await self.app(scope, receive, sending)
-
-
-def application(db: Router, writing: Any) -> FastAPI:
-    app = FastAPI(lifespan=lifespan(db))
-    app.add_middleware(CausalityMiddleware, secret=SECRET)
-
-    @app.put("/{key}/{value}")
-    async def write(key: str, value: str, session: writing) -> dict[str, Any]:
-        return await put(session, key, value)
-
-    @app.get("/{key}")
-    async def read(key: str, session: ReadSession) -> dict[str, Any]:
-        return await get(session, key)
-
-    return app
-
-
-class Browser:
-    """One user with a cookie jar, recorded."""
-
-    def __init__(self, url: str) -> None:
-        self.recorder = Recorder()
-        self.http = httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
-
-    async def ask(self, path: str) -> Operation:
-        """PUT /key/value or GET /key."""
-        start, (key, _, value) = self.recorder.now(), path.partition("/")
-        answer = (await self.http.request("PUT" if value else "GET", f"/{path}")).raise_for_status().json()
-        done = Operation(
-            client="ann",
-            kind="write" if value else "read",
-            key=key,
-            value=answer["value"],
-            version=Version(answer["timeline"], answer["number"]) if answer["number"] is not None else None,
-            start=start,
-            end=self.recorder.now(),
-            node=answer["node"],
-        )
-        self.recorder.operations.append(done)
-        return done
-
-
-async def browsing(app: Any, scenario: Callable[[Browser], Awaitable[None]]) -> Recorder:
-    """Run the scenario against the application behind uvicorn."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        await wait_until(lambda: server.started or task.done(), what="uvicorn")
-        browser = Browser(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        try:
-            async with browser.http:
-                await scenario(browser)
-        finally:
-            server.should_exit = True
-            await task
-    return browser.recorder
-
-
-def unopened(cluster: Cluster) -> Router:
-    return Router(cluster.primary.url, [node.url for node in cluster.replicas])
-
-
-@BOTH
-async def test_cookie_overwritten_by_the_older_answer(cluster: Cluster, key: str, bad: bool) -> None:
-    """Two answers arrive in the wrong order: the newer write's token is still there."""
-    app = application(unopened(cluster), WriteSession)
-    gate = Gated(mutants.one_cookie(app) if bad else app)
-
-    async def scenario(ann: Browser) -> None:
-        gate.held[f"/{key}/older"] = asyncio.Event()
-        older = asyncio.create_task(ann.ask(f"{key}/older"))
-        await wait_until(lambda: f"/{key}/older" in gate.started, what="the older write is committed")
-        await cluster.caught_up()
-        await pause(cluster)
-        await ann.ask(f"{key}/newer")
-        gate.held[f"/{key}/older"].set()
-        await older
-        await ann.ask(key)
-
-    assert convicted(await browsing(gate, scenario)) == ({"read-your-writes"} if bad else set())
-
-
-@BOTH
-async def test_commit_after_the_response(cluster: Cluster, key: str, bad: bool) -> None:
-    """While COMMIT is held up nobody has been told that the write is done."""
-    late = Annotated[AsyncSession, params.Depends(write_session)]  # FastAPI's default scope
-    gate = Gated(application(unopened(cluster), late if bad else WriteSession))
-    await cluster.primary.execute(HOLD)
-    try:
-        async with cluster.primary.connect() as holder:
-
-            async def scenario(ann: Browser) -> None:
-                await holder.execute("SELECT pg_advisory_lock(42)")
-                write = asyncio.create_task(ann.ask(f"{key}/value"))
-                await wait_until(lambda: holder.fetchval(HELD), what="COMMIT is held up")
-                if f"/{key}/value" in gate.started:
-                    await write
-                    await ann.ask(key)
-                await holder.execute("SELECT pg_advisory_unlock(42)")
-                await write
-                await ann.ask(key)
-                await wait_until(lambda: holder.fetchval(NOT_HELD), what="COMMIT is through")
-
-            recorder = await browsing(gate, scenario)
-    finally:
-        await cluster.primary.execute("DROP TRIGGER hold ON entry; DROP FUNCTION hold")
-    assert convicted(recorder) == ({"read-your-writes"} if bad else set())
-
-
-HELD = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-NOT_HELD = HELD.replace("> 0", "= 0")
-HOLD = """
-CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
-  'BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END';
-CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON entry DEFERRABLE INITIALLY DEFERRED
-  FOR EACH ROW EXECUTE FUNCTION hold();
-"""

@@ -12,9 +12,9 @@ from sqlalchemy import select
 
 from lagwise import Causality, Router
 from lagwise.testing import Cluster, wait_until
-
-from .application import Item, naive, routed
-from .conftest import client, router, served
+from tests.kit.application import Item, naive, routed
+from tests.kit.routers import router
+from tests.kit.serving import client, served
 
 CLIENTS, PAIRS = 20, 50
 
@@ -68,7 +68,7 @@ async def test_the_token_crosses_processes(cluster: Cluster) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {"PRIMARY": cluster.primary.direct_url, "REPLICAS": ",".join(n.direct_url for n in cluster.replicas)}
-    command = "-m uvicorn tests.routing.application:from_environment --factory --workers 4 --log-level warning"
+    command = "-m uvicorn tests.kit.application:from_environment --factory --workers 4 --log-level warning"
     server = await asyncio.create_subprocess_exec(
         sys.executable, *command.split(), "--port", str(port), env={**os.environ, **environment}
     )

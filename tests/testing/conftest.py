@@ -11,9 +11,6 @@ import pytest
 from lagwise.testing import Binaries, BinariesNotFound, Cluster
 from lagwise.testing.binaries import find_binaries
 
-# As many of these as there are on this machine: each has traps of its own (see lagwise.testing.server).
-MAJORS = (15, 16, 18)
-
 
 @pytest.fixture(scope="session", autouse=True)
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -41,13 +38,9 @@ async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
     await shared.primary.execute("TRUNCATE note")
     await shared.caught_up()
     yield shared
-    await shared.heal()
+    await shared.restore()
     for node in shared.nodes.values():
-        node.proxy.latency = 0.0
         node.proxy.reset_counts()
-        await shared.start(node)
-    for replica in shared.replicas:
-        await shared.resume_replay(replica)
 
 
 @pytest.fixture

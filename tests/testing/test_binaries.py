@@ -13,10 +13,10 @@ import pytest
 
 from lagwise.testing import Binaries, BinariesNotFound, Cluster, ClusterError
 from lagwise.testing import account as accounts
-from lagwise.testing import backend as backends
 from lagwise.testing import binaries as module
 from lagwise.testing.account import Account, reachable
 from lagwise.testing.binaries import find_binaries
+from lagwise.testing.choice import choose_backend
 
 
 def pretend(directory: Path, version: str, *programs: str) -> Path:
@@ -125,10 +125,10 @@ def test_containers_serve_where_there_are_no_binaries(
     fake = SimpleNamespace(available=lambda major: backend)
     monkeypatch.setattr("importlib.import_module", lambda name: fake)
     if engine:
-        assert backends.choose_backend() is backend
+        assert choose_backend() is backend
     else:
         with pytest.raises(BinariesNotFound, match="lagwise\\[embedded\\]"):
-            backends.choose_backend()
+            choose_backend()
 
 
 def test_without_a_docker_module_the_error_is_about_binaries(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_without_a_docker_module_the_error_is_about_binaries(nowhere: Path, monk
     monkeypatch.delenv("LAGWISE_PG_BIN", raising=False)
     monkeypatch.setattr("importlib.import_module", missing)
     with pytest.raises(BinariesNotFound):
-        backends.choose_backend()
+        choose_backend()
 
 
 @pytest.fixture

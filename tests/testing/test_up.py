@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -82,7 +83,7 @@ async def test_ctrl_c_while_starting_leaves_nothing(spool: Path) -> None:
 
 
 async def test_table_and_router_lines(spool: Path) -> None:
-    """People get a table with whole URLs, whatever the width, and a Router to paste."""
+    """People get a table with whole URLs, whatever the width, and a Router, or two lines for a shell, to paste."""
     async with up(spool, "--replicas", "1", "--apply-delay", "1.5") as process:
         assert process.stdout is not None
         lines: list[str] = []
@@ -96,10 +97,13 @@ async def test_table_and_router_lines(spool: Path) -> None:
     assert any("primary" in line and url in line for line in lines if line.startswith("│"))
     assert any("replica, 1.5 s behind" in line for line in lines)
     start = lines.index("db = Router(")
-    pasted = "\n".join(lines[start:-1])
+    pasted = "\n".join(lines[start : lines.index(")") + 1])
     router = eval(pasted.partition("=")[2], {"Router": dict})
     assert router["primary"] == url
     assert list(router["replicas"]) == ["replica-1"]
+    exported = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
+    shown = {"LAGWISE_PRIMARY": url, "LAGWISE_REPLICAS": router["replicas"]["replica-1"]}
+    assert {name: shlex.split(value) for name, value in exported.items()} == {k: [v] for k, v in shown.items()}
 
 
 def test_errors_are_one_line() -> None:
@@ -164,7 +168,7 @@ def test_errors_have_a_status(
 ) -> None:
     """2 for a wrong command line, 1 for what went wrong; a word about it on standard error only."""
     monkeypatch.delenv("LAGWISE_PG_BIN", raising=False)
-    monkeypatch.setattr("lagwise.testing.backend._containers", lambda major: None)
+    monkeypatch.setattr("lagwise.testing.choice._containers", lambda major: None)
     monkeypatch.setattr("sys.argv", ["lagwise", "cluster", "up", *options])
     with pytest.raises(SystemExit) as exit_:
         lagwise.__main__.main()

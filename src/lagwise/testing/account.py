@@ -1,4 +1,4 @@
-"""Whose processes the servers are: PostgreSQL refuses to run as root, so root lends an account."""
+"""The account that the servers run under: PostgreSQL refuses to run as root, so root lends another one."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lagwise.testing.binaries import Binaries
 from lagwise.testing.errors import ClusterError
 
 _ACCOUNTS = ("postgres", "nobody")
-_TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - where everybody may go, tried after the configured one
+_TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - where every account may go, tried after the configured one
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who runs the servers; without ids, whoever runs this process."""
+    """The account that runs the servers; without ids, this process's own."""
 
     uid: int | None = None
     gid: int | None = None
@@ -57,7 +57,7 @@ class Account:
     ) -> subprocess.Popen[bytes]:
         """Start ``command`` as this account, in its own session: a terminal's Ctrl-C is for us alone.
 
-        ``PG*`` variables are not passed on: they would send the programs to somebody else's server.
+        ``PG*`` variables are not passed on: they would send the programs to another server.
         """
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
         return subprocess.Popen(  # noqa: S603 - PostgreSQL's programs and sh

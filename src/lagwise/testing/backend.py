@@ -1,18 +1,14 @@
-"""What a cluster needs from whatever runs its servers, and which of those is used here."""
+"""What a cluster needs of the place its servers run in, and the choice of that place."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from lagwise.testing.binaries import Binaries, find_binaries
-from lagwise.testing.errors import BinariesNotFound
-
 
 class Address(NamedTuple):
-    """Where something listens."""
+    """The host and port at which something listens."""
 
     host: str
     port: int
@@ -42,24 +38,24 @@ class Server(Protocol):
 
     @property
     def address(self) -> Address:
-        """Where it listens, seen from this process; may change when it is started again."""
+        """The server's address, seen from this process; may change when the server is started again."""
         ...
 
     @property
     def running(self) -> bool:
-        """Whether its process is there."""
+        """Whether the server's process is there."""
         ...
 
     def start(self) -> None:
-        """Return when it answers queries. Nothing happens when it is running."""
+        """Start the server, and return when it answers queries. Nothing happens when it is running."""
         ...
 
     def stop(self) -> None:
-        """Shut down in order (PostgreSQL's fast mode). Nothing happens when it is not running."""
+        """Shut the server down in order (PostgreSQL's fast mode). Nothing happens when it is not running."""
         ...
 
     def kill(self) -> None:
-        """Kill it outright, children too, as a crash would."""
+        """Kill the server outright, children too, as a crash would."""
         ...
 
     def rejoin(self, upstream: Upstream) -> None:
@@ -101,32 +97,3 @@ class Backend(Protocol):
 def setting(value: str | float) -> str:
     """A PostgreSQL setting as text: ``on`` and ``off`` for booleans."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
-
-
-def choose_backend(binaries: Binaries | None = None, *, major: int | None = None) -> Backend:
-    """Processes of this machine where a PostgreSQL is found, containers otherwise.
-
-    Raises:
-        BinariesNotFound: Neither is there.
-        ClusterError: ``LAGWISE_PG_BIN`` is set and names no PostgreSQL.
-    """
-    from lagwise.testing.local import LocalBackend  # noqa: PLC0415 - it imports the protocols above
-
-    try:
-        found = binaries or find_binaries(major)
-    except BinariesNotFound:
-        containers = _containers(major)
-        if containers is None:
-            raise
-        return containers
-    return LocalBackend(found)
-
-
-def _containers(major: int | None) -> Backend | None:
-    """A Docker backend, when its module, testcontainers and an engine that answers are all there."""
-    try:
-        docker = importlib.import_module("lagwise.testing.docker")
-    except ImportError:
-        return None
-    backend: Backend | None = docker.available(major)
-    return backend

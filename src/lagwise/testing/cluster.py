@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from types import MappingProxyType, TracebackType
+from functools import partial
+from types import MappingProxyType
 from typing import Self
 
 from lagwise.testing import replication
-from lagwise.testing.backend import Backend, choose_backend, setting
+from lagwise.testing.backend import Backend, setting
 from lagwise.testing.binaries import Binaries
+from lagwise.testing.choice import choose_backend
 from lagwise.testing.errors import ClusterError
-from lagwise.testing.node import Login, Node
+from lagwise.testing.node import Login, Node, reroute
 from lagwise.testing.proxy import Proxy
 from lagwise.testing.threads import blocking, together
 
@@ -72,9 +74,7 @@ class Cluster:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._close()
 
     def __getitem__(self, name: str) -> Node:
@@ -119,7 +119,7 @@ class Cluster:
         """Start a stopped or killed node again, under the same URL."""
         node = self._node(which)
         await blocking(node.server.start)
-        self._route(node)
+        reroute(self._nodes.values(), node)
 
     async def restart(self, which: Which) -> None:
         """``stop`` and ``start``."""
@@ -149,7 +149,7 @@ class Cluster:
             await replication.streams(node)
 
     async def rejoin(self, which: Which, *, of: Which | None = None) -> None:
-        """Make any node (an old primary, say) a replica of ``of`` (the primary): rewound or cloned."""
+        """Make any node a replica of ``of`` (the primary), rewound or cloned; if it leads itself, ``of`` does then."""
         node, upstream = self._node(which), self._primary if of is None else self._node(of)
         await self.stop(node)
         # pg_rewind reads the source's timeline from its last checkpoint, which a promotion does not wait for.
@@ -159,6 +159,7 @@ class Cluster:
         node.link.heal()
         await blocking(node.server.rejoin, self._login.upstream(node.name, node.link.address))
         await self.start(node)
+        self._primary = upstream if node is self._primary else self._primary
         await replication.streams(node)
 
     async def terminate_backends(self, which: Which) -> int:
@@ -183,6 +184,18 @@ class Cluster:
             node.proxy.heal()
             node.link.heal()
 
+    async def restore(self) -> None:
+        """Undo every fault, for the next test: nodes run, messages pass at once, and replicas show all there is.
+
+        Roles stay as they are: after ``promote``, a node that does not follow is left to ``follow`` and ``rejoin``.
+        """
+        await self.heal()
+        for node in self._nodes.values():
+            node.proxy.latency = node.link.latency = 0.0
+            await self.start(node)
+        await together(*(replication.at_once(node) for node in self.replicas if node.upstream is not None))
+        await self.caught_up()
+
     async def caught_up(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - named in the error, per replica
         """Wait until replicas show all that the primary has written by now; ``timeout`` is seconds.
 
@@ -198,11 +211,8 @@ class Cluster:
     async def _open(self) -> None:
         backend = await blocking(self._choose_backend)
         self.version, self.origin = backend.version, backend.origin
-        server = await blocking(
-            lambda: backend.create_primary(
-                "primary", user=self._login.user, password=self._login.password, settings=self._settings
-            )
-        )
+        login = {"user": self._login.user, "password": self._login.password}
+        server = await blocking(partial(backend.create_primary, "primary", settings=self._settings, **login))
         link = self._proxy(Proxy(server.address, host=backend.gateway, counting=False))
         self._primary = Node("primary", server, self._proxy(Proxy(server.address)), link, self._login)
         self._nodes["primary"] = self._primary
@@ -238,10 +248,3 @@ class Cluster:
         proxy.open()
         self._proxies.append(proxy)
         return proxy
-
-    def _route(self, started: Node) -> None:
-        """Point the proxies at a node that may have come back on another port."""
-        started.proxy.target = started.server.address
-        for node in self._nodes.values():
-            if node.upstream is started:
-                node.link.target = started.server.address

@@ -101,7 +101,7 @@ class DockerServer:
 
     @property
     def address(self) -> Address:
-        """Where it listens, seen from here; the same as long as the container lives."""
+        """The server's address, seen from this process; the same as long as the container lives."""
         return self._address
 
     @property

@@ -38,7 +38,7 @@ def available(major: int | None = None) -> DockerBackend | None:
 def _ask(host: str) -> dict[str, Any] | None:
     """What the engine says about itself; None when there is none on this machine."""
     if host.startswith("unix://"):
-        # First by hand: docker-py leaves a socket unclosed when nobody answers.
+        # First by hand: docker-py leaves a socket unclosed when the engine does not answer.
         try:
             with socket.socket(socket.AF_UNIX) as trial:
                 trial.connect(host.removeprefix("unix://"))

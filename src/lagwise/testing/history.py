@@ -43,7 +43,7 @@ class History:
     """All operations, and what became of the writes.
 
     `survived` maps each version in the final primary to its key and value. A write that was acknowledged and then
-    lost with the old primary, as asynchronous replication allows, is not the router's doing: nobody has to see it.
+    lost with the old primary, as asynchronous replication allows, is not the router's doing: no read has to show it.
     None says that there was no failover.
     """
 
@@ -133,7 +133,7 @@ def no_phantoms(history: History) -> list[Violation]:
     for op in filter(_saw, history.operations):
         source = written.get(op.value)
         if source is None:
-            violations.append(Violation("no-phantoms", op.client, (op,), "nobody wrote what was read"))
+            violations.append(Violation("no-phantoms", op.client, (op,), "no write wrote what was read"))
         elif source.outcome == "failed" or source.start > op.end:
             story = "the read shows a write that failed, or had not begun"
             violations.append(Violation("no-phantoms", op.client, (source, op), story))

@@ -6,10 +6,9 @@ import asyncio
 import socket
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-if TYPE_CHECKING:
-    from lagwise.testing.proxy import Proxy
+from lagwise.testing.wire import Wire
 
 _SSL_REQUEST, _GSS_REQUEST, _CANCEL_REQUEST = 80877103, 80877104, 80877102
 _TLS_HANDSHAKE = 0x16
@@ -36,7 +35,7 @@ class Framing:
         self._skip = 0
 
     def from_client(self, data: bytes) -> None:
-        """Only the start matters: it says whether the answer begins with a bare byte, and who asks."""
+        """Read the client's first message: whether the answer begins with a bare byte, and the application's name."""
         if self._started or self.opaque:
             return
         self._first += data
@@ -91,38 +90,38 @@ class Framing:
 class Link:
     """One client connection and its connection to the server."""
 
-    def __init__(self, proxy: Proxy) -> None:
-        self.proxy = proxy
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
         self.client, self.server = End(self), End(self)
         self.closed = asyncio.Event()
         self.lossy = False
-        self._framing = Framing() if proxy.counting else None
+        self._framing = Framing() if wire.counting else None
         self._connected = False
 
     def received(self, end: End, data: bytes) -> None:
         """Pass on what one end sent, or lose it, or hold it back."""
-        if self.proxy.swallowing:
+        if self.wire.swallowing:
             self.lossy = True
         elif end is self.client:
             if self._framing is not None:
                 self._framing.from_client(data)
             self.server.waiting.append(data)
-            if self.proxy.latency or len(self.server.waiting) > 1:
-                asyncio.get_running_loop().call_later(self.proxy.latency, self._send_next)
+            if self.wire.latency or len(self.server.waiting) > 1:
+                asyncio.get_running_loop().call_later(self.wire.latency, self._send_next)
             else:
                 self._send_next()
         else:
             if self._framing is not None and (ready := self._framing.from_server(data)):
                 first = not self._connected
                 self._connected = True
-                self.proxy.count(self._framing.application, ready - first, int(first))
+                self.wire.count(self._framing.application, ready - first, int(first))
             self.client.waiting.append(data)
-            if not self.proxy.frozen:
+            if not self.wire.frozen:
                 self.client.flush()
 
     def ended(self, end: End, error: Exception | None) -> None:
-        """One end is gone: close the other, in the same manner. In a black hole nobody hears of it."""
-        if self.proxy.swallowing:
+        """One end is gone: close the other, in the same manner. In a black hole neither end hears of it."""
+        if self.wire.swallowing:
             self.lossy = True
         elif error is not None:
             self.abort()
@@ -142,9 +141,9 @@ class Link:
         if self.server.transport is None:
             return
         for end in (self.client, self.server):
-            if not self.proxy.frozen:
+            if not self.wire.frozen:
                 end.flush()
-            end.read(not self.proxy.frozen)
+            end.read(not self.wire.frozen)
 
     def abort(self) -> None:
         """Reset both ends."""
@@ -153,9 +152,9 @@ class Link:
 
     def _send_next(self) -> None:
         # Timers with equal deadlines fire in any order; the queue keeps the bytes in theirs.
-        if self.proxy.swallowing:
+        if self.wire.swallowing:
             self.lossy = True
-        elif self.server.transport is not None and not self.proxy.frozen:
+        elif self.server.transport is not None and not self.wire.frozen:
             self.server.flush(1)
 
 
@@ -188,7 +187,7 @@ class End(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Asyncio's call: this end takes more."""
-        self._other.read(not self._link.proxy.frozen)
+        self._other.read(not self._link.wire.frozen)
 
     @property
     def _other(self) -> End:
@@ -200,7 +199,7 @@ class End(asyncio.Protocol):
             (self.transport.resume_reading if on else self.transport.pause_reading)()
 
     def flush(self, most: int | None = None) -> None:
-        """Send what waits, or the first ``most`` pieces of it, if there is anybody."""
+        """Send what waits, or the first ``most`` pieces of it, if the other end is there."""
         for _ in range(len(self.waiting) if most is None else min(most, len(self.waiting))):
             data = self.waiting.popleft()
             if self.transport is not None and not self.transport.is_closing():

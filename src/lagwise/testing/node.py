@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
@@ -51,7 +51,7 @@ class Connection(Protocol):
 
 
 async def undisturbed(ask: Callable[[], Awaitable[T]]) -> T:
-    """What a lone statement answers. A replica that catches up may cancel it, whatever it asks (40001): then again.
+    """The answer of a lone statement. A replica that catches up may cancel any (40001): the statement is then repeated.
 
     Most of all when a long pause ends: the WAL is then older than max_standby_streaming_delay (30 s), and what
     conflicts with it is cancelled at once.
@@ -152,3 +152,11 @@ class Node:
     def _url(self, address: Address) -> str:
         login = self._login
         return f"postgresql+asyncpg://{login.user}:{login.password}@{address.host}:{address.port}/{login.database}"
+
+
+def reroute(nodes: Iterable[Node], started: Node) -> None:
+    """Point the proxies of ``nodes`` at one of them that may have come back on another port."""
+    started.proxy.target = started.server.address
+    for node in nodes:
+        if node.upstream is started:
+            node.link.target = started.server.address

@@ -29,13 +29,13 @@ class Operation:
     """One request as its client saw it.
 
     Attributes:
-        client: who asked. Two operations of a client are in order when one ended before the other started.
+        client: the client that asked. Two operations of a client are in order when one ended before the other started.
         kind: read or write.
         key: of what.
         value: unique text that was written, or what was read; None when the key was absent, or unknown.
         version: of that value; None when absent or unknown.
         start, end: seconds on one monotonic clock, before the request was sent and after the answer was there.
-        node: who answered, as far as known.
+        node: the node that answered, as far as known.
         token: what the client brought along, for people.
         outcome: `ok`: answered, and a write acknowledged. `failed`: certainly not done. `unknown`: perhaps done.
         error: what it failed with.

@@ -1,4 +1,4 @@
-"""Loopback ports that nobody else can take while their owner is down."""
+"""Loopback ports that no other process can take while their owner is down."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 import sys
 
 # A second socket on the same address, with SO_REUSEADDR on both: Linux allows it until one of them listens,
-# BSD and macOS never. While the first stays bound, nobody is given the port (bind to 0 and connect skip it).
+# BSD and macOS never. While the first stays bound, no process is given the port (bind to 0 and connect skip it).
 HOLDS = sys.platform.startswith("linux")
 
 
@@ -46,7 +46,7 @@ class HeldPort:
             self.release()
 
     def release(self) -> None:
-        """Let go of it; safe to call twice."""
+        """Let go of the port; safe to call twice."""
         if self._sock is not None:
             self._sock.close()
             self._sock = None

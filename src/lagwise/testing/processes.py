@@ -25,7 +25,7 @@ def alive(pid: int) -> bool:
 
 
 def kill(pid: int) -> None:
-    """SIGKILL, when it is still there."""
+    """Send SIGKILL, when the process is still there."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import Counter
 from types import TracebackType
 from typing import Self
 
 from lagwise.testing.backend import Address
 from lagwise.testing.link import Link
 from lagwise.testing.ports import bound
+from lagwise.testing.wire import Wire
 
 
-class Proxy:
+class Proxy(Wire):
     """Listens on a loopback port and passes everything on to ``target``, until told not to.
 
     The verbs act at once and need no ``await``; ``heal()`` undoes all of them.
@@ -27,12 +27,8 @@ class Proxy:
     """
 
     def __init__(self, target: Address, *, host: str = "127.0.0.1", counting: bool = True) -> None:
+        super().__init__(counting=counting)
         self.target = target
-        self.latency = 0.0
-        self.counting = counting
-        self.reset_counts()
-        self.frozen = False
-        self.swallowing = False
         self._host = host
         self._port = 0
         self._sock: socket.socket | None = None
@@ -72,7 +68,7 @@ class Proxy:
 
     @property
     def address(self) -> Address:
-        """Where it listens; stays the same for its whole life."""
+        """The address the proxy listens at; stays the same for its whole life."""
         return Address(self._host, self._port)
 
     @property
@@ -84,12 +80,6 @@ class Proxy:
     def open_connections(self) -> int:
         """Client connections open right now."""
         return len(self._links)
-
-    def reset_counts(self) -> None:
-        """Count from zero again."""
-        self.round_trips = 0
-        self.connections = 0
-        self.by_application: Counter[str] = Counter()
 
     def freeze(self) -> None:
         """Hold everything back, both ways; sockets stay open. ``heal()`` delivers it, as TCP would."""
@@ -110,7 +100,7 @@ class Proxy:
             link.abort()
 
     def refuse(self) -> None:
-        """Refuse new connections; open ones go on. The port stays ours: nobody else can answer on it."""
+        """Refuse new connections; open ones go on. The port stays bound, so that no other server can answer on it."""
         if not self._listening:
             return
         self._stop_listening()
@@ -135,13 +125,6 @@ class Proxy:
         self._thawed.set()
         if self._sock is not None and not self._listening:
             self._listen()
-
-    def count(self, application: str, ready: int, connected: int) -> None:
-        """What a link saw on the wire: ``ready`` answers completed, ``connected`` start-ups."""
-        self.round_trips += ready
-        self.connections += connected
-        if ready:
-            self.by_application[application] += ready
 
     def _listen(self) -> None:
         assert self._sock is not None

@@ -29,7 +29,7 @@ async def add_slot(upstream: Node, node: Node) -> None:
 
 
 async def streams(node: Node, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - named in the error
-    """Wait until its upstream sends to it."""
+    """Wait until the node's upstream sends to it."""
     assert node.upstream is not None
     async with node.upstream.connect() as connection:
         await wait_until(
@@ -109,6 +109,13 @@ async def configure(node: Node, setting: str, value: str) -> None:
         return bool(await node.fetchval("SELECT pg_conf_load_time() > $1", loaded))
 
     await wait_until(reloaded, what=f"{node.name} has reloaded its configuration")
+
+
+async def at_once(node: Node) -> None:
+    """Let a replica show what it receives as soon as it has it: no pause, no delay."""
+    if await node.fetchval("SELECT current_setting('recovery_min_apply_delay')") != "0":
+        await configure(node, "recovery_min_apply_delay", "0")
+    await node.execute("SELECT pg_wal_replay_resume()")
 
 
 async def terminate(node: Node) -> int:

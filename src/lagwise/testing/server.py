@@ -63,7 +63,7 @@ class LocalServer:
                 wait_for(self._ready, _START, lambda: self._failure("did not become ready"))
             except ClusterError:
                 self.kill()
-                # Where a port cannot be held (see ports.py) somebody may have taken it: try another one.
+                # Where a port cannot be held (see ports.py) another process may have taken it: try the next one.
                 if attempt == _ATTEMPTS or _TAKEN not in self._logged(logged):
                     raise
                 self._port.renew()
@@ -173,7 +173,7 @@ class LocalServer:
         if len(lines) >= 7 and len(segment := lines[6].split()) == 2:  # key and id of its System V shared memory
             with suppress(OSError, subprocess.TimeoutExpired):  # 56 bytes are not worth an error
                 self._account.popen(["ipcrm", "-m", segment[1]], cwd=self._root).wait(_QUIT)
-        # Nobody may take a later process with the same number for this server.
+        # A later process with the same number must not be taken for this server.
         pid_file.unlink(missing_ok=True)
 
     def _launch(self) -> None:

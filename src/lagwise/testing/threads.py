@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 async def blocking(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run it in a thread. When cancelled, wait for its end first: nobody cleans up under its feet."""
+    """Run blocking work in a thread. When cancelled, wait for its end first: a clean-up must not meet the work."""
     task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
     try:
         return await asyncio.shield(task)

@@ -1,0 +1,176 @@
+"""Cookies that cannot regress: a little browser, answers in any order, and the greatest token always there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from lagwise import LSN, CausalToken
+from lagwise._client.cookies import NAME, Jar
+from lagwise._decide.token import Position, merged
+from tests.kit.browser import Browser
+from tests.kit.worlds import tokens
+
+AGE = 5
+
+
+@dataclass
+class Answer:
+    """One that is on its way."""
+
+    token: CausalToken
+    set_cookies: list[str]
+
+
+class Client(RuleBasedStateMachine):
+    """One browser, requests in parallel, answers in any order or lost; each may have written, or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.browser = Browser()
+        self.requests: list[str] = []
+        self.answers: list[Answer] = []
+        self.given = CausalToken()
+        self.head = count(1)
+
+    @initialize(clusters=st.integers(1, 3))
+    def begin(self, clusters: int) -> None:
+        """So many databases are behind the application."""
+        self.clusters = clusters
+
+    @rule()
+    def ask(self) -> None:
+        """A request leaves with all cookies there are now."""
+        self.requests.append(self.browser.header())
+
+    @precondition(lambda self: self.requests)
+    @rule(which=st.integers(0, 99), cluster=st.integers(1, 3), in_doubt=st.booleans())
+    def write(self, which: int, cluster: int, in_doubt: bool) -> None:
+        """The server handles any of the requests: its token is what came, and a write that is later than any."""
+        pairs = Jar().brought(self.requests.pop(which % len(self.requests)))
+        now = next(self.head)
+        position = Position(system=1 + cluster % self.clusters, in_doubt_at=now)
+        if not in_doubt:
+            position = Position(system=position.system, timeline=1, lsn=LSN(now), issued_at=now)
+        token = merged(CausalToken.parse(text) for _, text in pairs).including([position])
+        self.answers.append(Answer(token, Jar().set(str(token), [name for name, _ in pairs], AGE)))
+
+    @precondition(lambda self: self.requests)
+    @rule(which=st.integers(0, 99))
+    def read(self, which: int) -> None:
+        """Nothing was written: the answer sets nothing."""
+        self.requests.pop(which % len(self.requests))
+
+    @precondition(lambda self: self.answers)
+    @rule(which=st.integers(0, 99))
+    def arrive(self, which: int) -> None:
+        """Any of the answers arrives: from here on the client has been told."""
+        answer = self.answers.pop(which % len(self.answers))
+        self.browser.store(answer.set_cookies)
+        self.given = self.given.merge(answer.token)
+
+    @precondition(lambda self: self.answers)
+    @rule(which=st.integers(0, 99))
+    def lose(self, which: int) -> None:
+        """Any of the answers is lost on the way."""
+        self.answers.pop(which % len(self.answers))
+
+    @invariant()
+    def nothing_that_was_given_is_forgotten(self) -> None:
+        """The promise: whatever the client has been told of is in its cookies, or something greater."""
+        carried = self.browser.carries()
+        assert carried.merge(self.given) == carried
+
+    @invariant()
+    def the_applications_own_cookies_stay(self) -> None:
+        """Neither read nor removed."""
+        assert self.browser.cookies["session"] == "theirs"
+        assert self.browser.cookies["lagwise-theme"] == "dark"
+
+
+TestBrowser = Client.TestCase
+
+
+def test_a_single_cookie_would_regress() -> None:
+    """What the slots are for: the older answer arrives last. With the plain name alone the newer write is forgotten."""
+    browser, jar = Browser(), Jar()
+    older, newer = (CausalToken.of([Position(system=7, timeline=1, lsn=LSN(n), issued_at=n)]) for n in (1, 2))
+    for token in (newer, older):
+        browser.store(jar.set(str(token), [], AGE))
+    assert browser.cookies[NAME] == str(older)
+    assert browser.carries() == newer
+
+
+@given(st.lists(tokens(3).filter(bool), min_size=1, max_size=6))
+def test_one_request_at_a_time_leaves_one_slot(written: list[CausalToken]) -> None:
+    """An answer tidies up what its request brought: a client that waits for answers carries two cookies."""
+    browser, seen = Browser(cookies={}), CausalToken()
+    for token in written:
+        pairs = Jar().brought(browser.header())
+        seen = merged(CausalToken.parse(text) for _, text in pairs).merge(token)
+        browser.store(Jar().set(str(seen), [name for name, _ in pairs], AGE))
+    assert set(browser.cookies.values()) == {str(seen)}
+    assert len(browser.cookies) == 2
+
+
+def test_the_same_token_again_does_not_remove_itself() -> None:
+    """An answer that has nothing newer keeps the slot its request brought."""
+    jar, browser = Jar(), Browser(cookies={})
+    browser.store(jar.set("text", [], AGE))
+    before = dict(browser.cookies)
+    browser.store(jar.set("text", list(before), AGE))
+    assert browser.cookies == before
+
+
+@pytest.mark.parametrize(
+    ("jar", "attributes"),
+    [
+        (Jar(), "Max-Age=5; HttpOnly; Path=/; SameSite=Lax"),
+        (Jar(path="/app"), "Max-Age=5; HttpOnly; Path=/app; SameSite=Lax"),
+        (
+            Jar(domain="example.org", secure=True),
+            "Max-Age=5; HttpOnly; Path=/; SameSite=Lax; Domain=example.org; Secure",
+        ),
+    ],
+)
+def test_every_cookie_has_the_attributes_it_is_removed_by(jar: Jar, attributes: str) -> None:
+    """A browser removes a cookie only of the same path and domain; no script reads any of them."""
+    first = jar.set("one", [], 5)
+    assert [cookie.partition("; ")[2] for cookie in first] == [attributes, attributes]
+    slot = first[1].partition("=")[0]
+    second = jar.set("two", [NAME, slot], 5)
+    assert second[2] == f"{slot}=; {attributes.replace('Max-Age=5', 'Max-Age=0')}"
+    assert len(second) == 3
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("", []),
+        (";;; =", []),
+        ("lagwise=a", [("lagwise", "a")]),
+        ("x=1; lagwise=a; y=2; lagwise=b", [("lagwise", "a"), ("lagwise", "b")]),
+        ("lagwise-0123abcd=a;lagwise=b", [("lagwise-0123abcd", "a"), ("lagwise", "b")]),
+        ("lagwise=a=b", [("lagwise", "a=b")]),
+        ("lagwise", [("lagwise", "")]),
+        ("lagwise-0123abc=a; lagwise-0123abcde=a; lagwise-=a; lagwise-0123abc\u00e9=a; lagwise-0123ab d=a", []),
+        ("Lagwise=a; lagwise2=a; xlagwise=a; lagwise-theme-=a", []),
+    ],
+)
+def test_only_our_own_cookies_are_read(header: str, expected: list[tuple[str, str]]) -> None:
+    """Several of one name, for several paths or domains, all count; what only looks alike is the application's."""
+    assert Jar().brought(header) == expected
+
+
+@given(st.text())
+def test_any_header_has_an_answer(header: str) -> None:
+    """Never an exception, and every name that is read may be given to `Jar.set`."""
+    names = [name for name, _ in Jar().brought(header)]
+    answer = Jar().set("text", names, AGE)
+    kept = {NAME, Jar().crowd, answer[1].partition("=")[0]}
+    assert len(answer) == 2 + min(len(set(names) - kept), 16)

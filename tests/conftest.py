@@ -1,0 +1,93 @@
+"""The clusters of the tests, healthy before each of them, and Routers on them.
+
+Each worker has one cluster of a primary and two replicas for its whole run; a test that leaves more behind than rows
+takes a cluster of its own.
+"""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from lagwise import Router
+from lagwise.testing import Cluster
+from tests.kit.application import create_tables
+from tests.kit.routers import PATIENT, QUICK, both_in_rotation, in_rotation, router, stand_still
+
+# Refuses at COMMIT, and only there, what carries this name.
+REFUSED = "refused at commit"
+_TRIGGER = f"""
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN IF NEW.name = '{REFUSED}' THEN RAISE EXCEPTION 'not this one'; END IF; RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON item DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+@pytest.fixture(scope="session")
+async def running() -> AsyncIterator[Cluster]:
+    """A primary and two replicas with the tables, for the whole run."""
+    async with Cluster(replicas=2) as cluster:
+        await create_tables(cluster)
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(running: Cluster) -> AsyncIterator[Cluster]:
+    """The cluster, healthy; mended afterwards."""
+    yield running
+    await running.restore()
+
+
+@pytest.fixture
+async def db(cluster: Cluster) -> AsyncIterator[Router]:
+    """An open Router on the whole cluster, both replicas in rotation."""
+    async with router(cluster) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        yield db
+
+
+@pytest.fixture
+async def quick(cluster: Cluster) -> AsyncIterator[Router]:
+    """A Router that notices a fault soon, both replicas in rotation, no time-out configured by the application."""
+    async with router(cluster, QUICK) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        yield db
+
+
+@pytest.fixture
+async def still(cluster: Cluster) -> AsyncIterator[Router]:
+    """A Router whose replicas show what there was, and nothing that comes."""
+    async with router(cluster, PATIENT) as db:
+        await both_in_rotation(db)
+        await stand_still(cluster)
+        yield db
+
+
+@pytest.fixture
+async def doomed() -> AsyncIterator[Cluster]:
+    """A cluster for one test, with the tables: faults may leave anything behind, what is promoted stays promoted."""
+    async with Cluster(replicas=2) as cluster:
+        await create_tables(cluster)
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+async def second() -> AsyncIterator[Cluster]:
+    """Another database cluster: a primary and one replica."""
+    async with Cluster(replicas=1) as other:
+        await create_tables(other)
+        yield other
+
+
+@pytest.fixture
+async def elsewhere(second: Cluster) -> AsyncIterator[Cluster]:
+    """The second cluster, healthy; mended afterwards."""
+    yield second
+    await second.restore()
+
+
+@pytest.fixture(scope="session")
+async def refusing(running: Cluster) -> str:
+    """A name with which an item passes INSERT and fails COMMIT."""
+    await running.primary.execute(_TRIGGER)
+    return REFUSED

@@ -1,0 +1,220 @@
+"""Many answers to one client at once: no write is lost, and the cookies stay few."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from lagwise import LSN, Causality, CausalToken
+from lagwise._client.brought import Reader
+from lagwise._client.cookies import Given, Jar
+from lagwise._client.signature import Seal
+from lagwise._decide.token import Position
+from lagwise.asgi import CausalityMiddleware, Message, Receive, Scope, Send
+from tests.kit.browser import Browser
+from tests.kit.commits import announced
+
+SECRET = "for tests"
+WINDOW = 5.0
+
+
+class Workers:
+    """Processes of one application, each of which has handled nothing yet."""
+
+    def __init__(self, count: int) -> None:
+        self.lsn = 0
+        self.workers = [CausalityMiddleware(self.app, secret=SECRET) for _ in range(count)]
+        self.reader = Reader(Seal(SECRET), Jar())
+
+    async def app(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Write."""
+        seen = Causality.current()
+        assert seen is not None
+        self.lsn += 10
+        position = Position(system=7, timeline=1, lsn=LSN(self.lsn), issued_at=int(time.time()))
+        announced(seen, 7, WINDOW).at(position)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def write(self, which: int, header: str) -> list[str]:
+        """The Set-Cookie values of an answer by one of the workers."""
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        async def receive() -> Message:
+            raise AssertionError
+
+        headers = [(b"cookie", header.encode())] if header else []
+        scope: dict[str, Any] = {"type": "http", "headers": headers, "client": ("127.0.0.1", random.randrange(60000))}
+        await self.workers[which % len(self.workers)](scope, receive, send)
+        return [value.decode() for name, value in sent[0]["headers"] if name == b"set-cookie"]
+
+    def sees(self, browser: Browser, lsn: int) -> bool:
+        """Whether this browser's next read is sure to see a write at this position."""
+        token = self.reader.read([(b"cookie", browser.header().encode())]).token or CausalToken()
+        floor = token.floor(7)
+        return floor is not None and (floor.lsn >= lsn or floor.in_doubt(WINDOW, time.time() + WINDOW))
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_answers_in_any_order_lose_no_write(seed: int) -> None:
+    """After each answer that arrives, all that have arrived are seen; and what the browser sends fits into 8 KB."""
+    draw = random.Random(seed)
+    house, browser = Workers(workers := draw.randint(1, 4)), Browser(cookies={})
+    if known := bool(seed % 2):
+        browser.store(await house.write(0, browser.header()))
+    for _ in range(3):
+        header, burst = browser.header(), draw.choice([2, 3, 8, 9, 60, 200])
+        answers = [(await house.write(number, header), house.lsn) for number in range(burst)]
+        draw.shuffle(answers)
+        arrived = 0
+        for cookies, lsn in answers:
+            assert sum(map(len, cookies)) < 4096 - 600
+            browser.store(cookies)
+            arrived = max(arrived, lsn)
+            assert house.sees(browser, arrived)
+        assert len(browser.header()) < 8000 or (not known and workers > 2)
+    for _ in range(12):
+        browser.store(await house.write(0, browser.header()))
+    assert len(browser.cookies) <= 4
+
+
+async def test_one_slot_for_all_loses_a_write() -> None:
+    """The naive bound: eight names by hash. Two answers of one name in the wrong order, and the newer write is gone."""
+    lost = 0
+    for number in range(0, 400, 2):
+        tokens = [
+            CausalToken.of([Position(system=7, timeline=1, lsn=LSN(number + one), issued_at=number + one)])
+            for one in (1, 2)
+        ]
+        slots: dict[str, CausalToken] = {}
+        for token in reversed(tokens):
+            name = f"lagwise-{int(Jar().slot(str(token))[-8:], 16) % 8}"
+            slots[name] = slots["lagwise"] = token
+        lost += tokens[1] not in slots.values()
+    assert lost > 10
+
+
+async def test_one_at_a_time_never_meets_the_crowd() -> None:
+    """A client that waits for its answers has two cookies, and no doubt."""
+    house, browser = Workers(1), Browser(cookies={})
+    for _ in range(40):
+        browser.store(await house.write(0, browser.header()))
+        assert Jar().crowd not in browser.cookies
+        assert len(browser.cookies) == 2
+
+
+async def test_new_clients_one_after_the_other_are_no_crowd() -> None:
+    """What brings nothing is told by its address and the like, which many may share: its limit is higher."""
+    house = Workers(1)
+    for _ in range(32):
+        assert not any(cookie.startswith(Jar().crowd) for cookie in await house.write(0, ""))
+
+
+def planted(kind: str, number: int) -> str:
+    """A cookie that a sibling domain has planted."""
+    if kind == "short":
+        return f"lagwise-{number:08x}=x"
+    text = f"{number:039d}.{'A' * 43}"
+    return f"{Jar().slot(text) if kind == 'named well' else f'lagwise-{number:08x}'}={text}"
+
+
+@pytest.mark.parametrize("kind", ["short", "named badly", "named well"])
+async def test_cookies_that_somebody_planted_are_neither_tidied_nor_in_the_way(kind: str) -> None:
+    """Sixty of them: an answer is as short as ever, and the client's own token is found behind them."""
+    house, browser = Workers(1), Browser(cookies={})
+    browser.store(await house.write(0, ""))
+    own = dict(browser.cookies)
+    browser.cookies = dict(planted(kind, number).split("=", 1) for number in range(60)) | own
+    assert house.sees(browser, house.lsn)
+    answer = await house.write(0, browser.header())
+    assert len(answer) == 3
+    assert sum(map(len, answer)) < 600
+
+
+def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that are verified from now on."""
+    texts: list[str] = []
+    plain = Seal.opened
+
+    def opened(seal: Seal, text: str) -> CausalToken:
+        texts.append(text)
+        return plain(seal, text)
+
+    monkeypatch.setattr(Seal, "opened", opened)
+    return texts
+
+
+def noise(count: int) -> Iterable[str]:
+    """Texts that look like tokens, and cookies that are named after them."""
+    return (f"{number:039d}.{'A' * 43}" for number in range(count))
+
+
+def test_what_is_verified_of_a_request_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte of header and a thousand cookies: 16 and 64 texts, and the client's own among the first is found."""
+    seal, jar = Seal(SECRET), Jar()
+    token = CausalToken.of([Position(system=7, timeline=1, lsn=LSN(5), issued_at=5)])
+    own, reader = seal.sealed(token), Reader(Seal(SECRET), Jar())
+    texts = verified(monkeypatch)
+    header = ",".join([*noise(10), own, *noise(12_000)]).encode()
+    assert reader.read([(b"lagwise-token", header)] * 3).token == token
+    assert len(texts) <= 16
+    texts.clear()
+    cookies = [f"{jar.slot(text)}={text}" for text in noise(1000)]
+    cookies.insert(30, f"{jar.slot(own)}={own}")
+    brought = reader.read([(b"cookie", "; ".join(cookies).encode())])
+    assert (brought.token, brought.names) == (token, (jar.slot(own),))
+    assert len(texts) <= 64
+
+
+def test_reading_the_headers_is_linear() -> None:
+    """Sixteen times the bytes, whatever they are, are not a hundred times the time."""
+    reader = Reader(Seal(SECRET), Jar())
+
+    def took(header: bytes, value: bytes) -> float:
+        began = time.process_time()
+        reader.read([(header, value)])
+        return time.process_time() - began
+
+    for header, piece in (
+        (b"lagwise-token", b","),
+        (b"cookie", b";"),
+        (b"cookie", b"; "),
+        (b"cookie", b" "),
+        (b"cookie", b"lagwise"),
+        (b"cookie", b";lagwise-"),
+        (b"cookie", b";lagwise-0123abcd=x"),
+    ):
+        small, large = (piece * (size // len(piece)) for size in (1 << 18, 1 << 22))
+        assert took(header, large) < 100 * max(took(header, small), 0.001)
+
+
+def test_the_memory_of_what_was_given_is_bounded() -> None:
+    """So many clients, and the least recent are forgotten."""
+    given_ = Given(clients=10)
+    assert [given_.another("one", 2, 0.0) for _ in range(3)] == [True, True, False]
+    assert given_.another("one", 2, 2.5)
+    for number in range(1000):
+        given_.another(number, 2, 3.0)
+    assert len(given_._given) == 10
+
+
+@pytest.mark.parametrize("cookie", ["", "a b", "a=b", "a;b", "é", "x" * 100])
+def test_a_cookie_has_a_name(cookie: str) -> None:
+    """One that a browser takes."""
+    with pytest.raises(ValueError, match="cookie must be a name"):
+        CausalityMiddleware(lambda *_: None, secret="s", cookie=cookie)  # type: ignore[arg-type]
+
+
+def test_two_names_do_not_see_each_other() -> None:
+    """`cookie="orders"` reads and sets its own, not `orders-archive`'s."""
+    orders = Jar(name="orders")
+    assert orders.brought("lagwise=1; orders=2; orders-archive=3; orders-0123abcd=4; xorders=5") == [
+        ("orders", "2"),
+        ("orders-0123abcd", "4"),
+    ]

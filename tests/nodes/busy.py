@@ -1,0 +1,91 @@
+"""A process with a Router in it that is kept from its event loop; says on standard output what became of the nodes.
+
+python busy.py LOOP HOW COUNTING PRIMARY REPLICA...
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import uvloop
+
+from lagwise import Policy, Router
+from lagwise._nodes import patience, probe, prober
+from lagwise.testing import wait_until
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+POLICY = Policy(probe_interval=0.05, probe_timeout=0.2, abort_after=0.5)
+KEPT = 2.0  # seconds
+unreachable: list[str] = []
+
+
+class Heard(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "standing", None) == "unreachable":
+            unreachable.append(f"{record.node}: {record.error}")  # type: ignore[attr-defined]
+
+
+def compute() -> None:
+    """An endpoint that computes on the event loop, again and again."""
+    end = time.monotonic() + KEPT
+    while time.monotonic() < end:
+        pass
+
+
+def stop() -> None:
+    """The whole process is stopped, by itself, and continued from outside."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+async def during_probes(act: Callable[[], None]) -> None:
+    """Act three times, each right after a probe has sent its question: the answer waits in the socket."""
+    ask, acted = probe.ask, 0
+
+    async def asking(*question: Any, **how: Any) -> Any:
+        nonlocal acted
+        if acted < 3:
+            acted += 1
+            asyncio.get_running_loop().call_soon(act)
+        return await ask(*question, **how)
+
+    prober.ask = asking  # type: ignore[attr-defined]
+    await wait_until(lambda: acted == 3, timeout=60, what="three probes")
+
+
+async def threads() -> None:
+    """Forty synchronous endpoints that hold the interpreter."""
+    working = [threading.Thread(target=compute) for _ in range(40)]
+    for thread in working:
+        thread.start()
+    while any(thread.is_alive() for thread in working):
+        await asyncio.sleep(0.01)
+
+
+async def main(how: str, urls: list[str]) -> None:
+    logging.getLogger("lagwise").addHandler(Heard())
+    logging.getLogger("lagwise").setLevel(logging.INFO)
+    async with Router(urls[0], urls[1:], policy=POLICY) as db:
+        await wait_until(lambda: db.view.fresh(time.monotonic() - 1) == len(urls) - 1, what="fresh replicas")
+        await (threads() if how == "threads" else during_probes({"computing": compute, "stopped": stop}[how]))
+        await asyncio.sleep(0.5)
+    sys.stdout.write(str(unreachable))
+
+
+def naive(self: patience.Patience) -> None:
+    """A plain timer."""
+    self._left = 0
+    self._handle = self._loop.call_later(self._tick * 20, self._ticked)
+
+
+if __name__ == "__main__":
+    loop, how, counting, *urls = sys.argv[1:]
+    if counting == "naive":
+        patience.Patience._wait = naive  # type: ignore[method-assign]
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(main(how, urls))

@@ -1,0 +1,55 @@
+"""A probe's time-out measures the server, not how busy this process is."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from lagwise.testing import Cluster
+
+SCRIPT = Path(__file__).with_name("busy.py")
+
+
+@pytest.fixture(scope="module")
+async def steady() -> AsyncIterator[Cluster]:
+    """A primary and a replica that are well throughout."""
+    async with Cluster(replicas=1) as cluster:
+        yield cluster
+
+
+async def lost(cluster: Cluster, loop: str, how: str, counting: str = "patient") -> str:
+    """The nodes that a busy process has lost sight of, by its own words."""
+    urls = [node.direct_url for node in cluster.nodes.values()]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, SCRIPT, loop, how, counting, *urls, stdout=subprocess.PIPE
+    )
+
+    async def wake() -> None:
+        while True:
+            await asyncio.sleep(1.0)  # stopped for longer than any time-out; the kernel does not tell when it began
+            os.kill(process.pid, signal.SIGCONT)
+
+    waking = asyncio.create_task(wake())
+    try:
+        said, _ = await process.communicate()
+    finally:
+        waking.cancel()
+    assert process.returncode == 0
+    return said.decode().strip()
+
+
+@pytest.mark.parametrize("how", ["computing", "threads", "stopped"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_a_healthy_server_is_never_unreachable(steady: Cluster, loop: str, how: str) -> None:
+    """The event loop is held for seconds, by an endpoint, by threads, by a stop of the process: every node stays."""
+    assert await lost(steady, loop, how) == "[]"
+
+
+async def test_a_plain_timer_measures_the_process(steady: Cluster) -> None:
+    """The same with a plain timer: uvloop runs timers before it looks at sockets, and healthy nodes are lost."""
+    assert "TimeoutError" in await lost(steady, "uvloop", "computing", "naive")

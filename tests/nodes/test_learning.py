@@ -1,0 +1,71 @@
+"""What is read once from a node, and again, rarely, when it is asked for."""
+
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from lagwise import Policy
+from lagwise._decide.view import Node, View
+from lagwise._nodes.learning import Learning
+from lagwise._nodes.monitor import Monitor
+from lagwise._nodes.prober import Prober
+from lagwise._pools.pools import Pools
+from lagwise.testing import Cluster, wait_until
+
+
+class Stub:
+    """A prober over whose connection something can be asked."""
+
+    async def run(self, call: Any) -> Any:
+        return await call("connection", 1.0)
+
+
+async def test_once_and_again_when_asked_ten_seconds_later(caplog: pytest.LogCaptureFixture) -> None:
+    """Every node that answers offers itself; a reading that fails is said, and made again ten seconds later."""
+    now, asked = 0.0, list[object]()
+
+    async def read(driver: object, _timeout: float) -> int:
+        asked.append(driver)
+        if len(asked) == 2:
+            raise OSError
+        return len(asked)
+
+    learning = Learning(read, 0, lambda: now)
+    node: Any = Stub()
+    await learning.from_node(node)
+    await learning.from_node(node)
+    assert (learning.value, len(asked)) == (1, 1)
+    now = 5.0
+    learning.again()
+    await learning.from_node(node)
+    assert len(asked) == 1  # too soon
+    now = 10.0
+    await learning.from_node(node)
+    assert (learning.value, len(asked), caplog.messages) == (1, 2, ["catalog-unread"])
+    now = 19.0
+    await learning.from_node(node)
+    assert len(asked) == 2
+    now = 20.0
+    await learning.from_node(node)
+    assert (learning.value, len(asked)) == (3, 3)
+
+
+async def test_the_monitor_reads_it_from_the_first_node_that_answers() -> None:
+    """Over its own connection, between two probes."""
+
+    async def names(driver: Any, timeout: float) -> set[str]:
+        return {row[0] for row in await driver.fetch("SELECT proname FROM pg_proc LIMIT 3", timeout=timeout)}
+
+    async with Cluster(replicas=0) as cluster:
+        policy = Policy(probe_interval=0.05)
+        pools = Pools("primary", cluster.primary.url, weight=1, options={})
+        prober = Prober(pools.monitoring, alone=True, timeout=1, clock=monotonic)
+        view = View.of([Node(name="primary")])
+        monitor = Monitor(
+            view, {"primary": prober}, policy, monotonic, {"primary": pools.traffic}, catalog=set(), read_catalog=names
+        )
+        await monitor.start()
+        await wait_until(lambda: len(monitor.catalog) == 3, what="the catalog")
+        await monitor.stop()
+        await pools.monitoring.dispose()

@@ -1,0 +1,130 @@
+"""The monitor cannot go blind, and it stops."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from time import monotonic
+
+import pytest
+
+from lagwise import Policy, Router
+from lagwise._nodes.monitor import Monitor
+from lagwise._nodes.say import say
+from lagwise.testing import Cluster, wait_until
+
+QUICK = Policy(probe_interval=0.05, probe_timeout=0.3, abort_after=1.0)
+request_id: ContextVar[str] = ContextVar("request_id")
+
+
+@pytest.fixture(scope="module")
+async def steady() -> AsyncIterator[Cluster]:
+    """A primary and a replica."""
+    async with Cluster(replicas=1) as cluster:
+        yield cluster
+
+
+def router(cluster: Cluster, policy: Policy = QUICK) -> Router:
+    return Router(cluster.primary.url, {node.name: node.url for node in cluster.replicas}, policy=policy)
+
+
+async def seen(db: Router) -> None:
+    """Wait until every node has been read from now on."""
+    began = monotonic()
+    await wait_until(lambda: db.view.heard_from_all(began), what="a new reading of every node")
+
+
+class NeedsARequest(logging.Filter):
+    """As it is in many applications: right inside a request."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.request = request_id.get()
+        return True
+
+
+async def test_a_filter_that_raises_blinds_nobody(steady: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every event of the monitor raises LookupError in a logging filter: nodes leave and come back as ever."""
+    handler = logging.NullHandler()
+    handler.handle = lambda record: NeedsARequest().filter(record)  # type: ignore[method-assign]
+    logger = logging.getLogger("lagwise")
+    logger.addHandler(handler)
+    level, logger.level = logger.level, logging.DEBUG
+    try:
+        async with router(steady) as db:
+            await seen(db)
+            await steady.restart("replica-1")
+            await wait_until(lambda: db.view.node("replica-1").reading is None, what="the restart to be seen")
+            await seen(db)
+            await steady.restart("primary")
+            await seen(db)
+            assert not db._nodes.monitor.ended
+    finally:
+        logger.removeHandler(handler)
+        logger.level = level
+    assert "node-unreachable" in capsys.readouterr().err
+
+
+async def test_what_fails_outside_of_a_probe_is_said_and_gone_on_from(
+    steady: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in the monitor's own bookkeeping: the watch says so and reads on."""
+    async with router(steady) as db:
+        await seen(db)
+        publish = Monitor._publish
+
+        def fails(monitor: Monitor, *news: object) -> None:
+            monkeypatch.setattr(Monitor, "_publish", publish)
+            raise RuntimeError
+
+        monkeypatch.setattr(Monitor, "_publish", fails)
+        await wait_until(lambda: "watch-failed" in caplog.messages, what="the failure to be said")
+        await seen(db)
+
+
+async def test_a_watch_that_is_cancelled_is_begun_again(steady: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """A stray cancellation ends the task of one node: it is said, and the node is read on."""
+    async with router(steady) as db:
+        await seen(db)
+        next(task for task in asyncio.all_tasks() if task.get_name() == "lagwise-monitor-replica-1").cancel()
+        await wait_until(lambda: "watch-restarted" in caplog.messages, what="the end to be said")
+        await seen(db)
+
+
+async def test_an_end_for_good_is_not_silent(steady: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """The one task of the monitor is cancelled by a stranger: `ended` says so, and the log."""
+    async with router(steady) as db:
+        await seen(db)
+        monitor = db._nodes.monitor
+        assert not monitor.ended
+        assert monitor._task is not None
+        monitor._task.cancel()
+        await wait_until(lambda: monitor.ended, what="the end")
+        assert "monitor-ended" in caplog.messages
+
+
+def test_an_event_reaches_its_handlers(caplog: pytest.LogCaptureFixture) -> None:
+    """The message is the event, the rest are attributes of the record."""
+    say(logging.WARNING, "node-unreachable", node="replica-1")
+    assert [(each.getMessage(), each.node) for each in caplog.records] == [  # type: ignore[attr-defined]
+        ("node-unreachable", "replica-1")
+    ]
+
+
+async def test_it_stops_while_every_node_is_silent(steady: Cluster) -> None:
+    """Black holes before all servers, connections open, probes under way: stopped within `close_timeout`."""
+    policy = Policy(probe_interval=0.05, probe_timeout=20, abort_after=60, close_timeout=1.0)
+    db = router(steady, policy)
+    await db.__aenter__()
+    try:
+        await seen(db)
+        for name in steady.nodes:
+            await steady.black_hole(name)
+        monitor = db._nodes.monitor
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await monitor.stop()
+        assert loop.time() - began < 2 * policy.close_timeout
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("lagwise-monitor")]
+    finally:
+        await steady.heal()
+        await db.__aexit__(None, None, None)

@@ -1,0 +1,1 @@
+"""What the application holds: sessions and connections, as SQLAlchemy's own."""

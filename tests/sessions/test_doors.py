@@ -1,0 +1,286 @@
+"""Every door out of a read session: whatever lifts its fence, or tries to, nothing is written."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import asyncpg  # type: ignore[import-untyped]
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from lagwise import ReadOnly, Router
+from lagwise.testing import Cluster
+from tests.kit.doors import BOTH, DOORS, SETUP, UNTOUCHED, WRITES
+from tests.kit.routers import LONG, in_rotation
+
+# Every door with every write, everywhere; or each door with one of them, in turn.
+EVERY = bool(os.environ.get("LAGWISE_TEST_DOORS"))
+PLACES = ["replica", "primary", "no replicas"]
+KINDS = ["session", "Core", "asyncpg"]
+WAYS = ["next", "after a commit", "in a block", "after a block"]
+REFUSED = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)
+Run = Callable[..., Awaitable[Any]]
+End = Callable[[], Awaitable[object]]
+
+
+@pytest.fixture(scope="module")
+async def walls() -> AsyncIterator[Cluster]:
+    """A cluster with something to write to, and functions that climb."""
+    async with Cluster(replicas=1) as cluster:
+        await cluster.primary.execute(SETUP)
+        await cluster.caught_up()
+        yield cluster
+
+
+@asynccontextmanager
+async def placed(cluster: Cluster, place: str, **options: Any) -> AsyncIterator[Router]:
+    """A Router whose reads are on a replica, on the primary beside one, or on the primary alone."""
+    replicas = [] if place == "no replicas" else [cluster.replicas[0].url]
+    async with Router(cluster.primary.url, replicas, policy=LONG, pool_size=2, **options) as db:
+        await in_rotation(db, *(["replica-1"] if replicas else []))
+        if place == "primary":
+            db.drain("replica-1")
+        yield db
+
+
+@asynccontextmanager
+async def reading(db: Router, kind: str) -> AsyncIterator[tuple[Run, End, Callable[[], Any]]]:
+    """How a read of this kind runs a statement, how it commits, and how it begins a block of its own."""
+    if kind == "asyncpg":
+        async with db.read.asyncpg() as driver:
+
+            async def fetch(sql: str, *values: object) -> Any:
+                return await (driver.fetch(sql, *values) if values else driver.execute(sql))
+
+            async def nothing() -> None: ...
+
+            yield fetch, nothing, driver.transaction
+    elif kind == "Core":
+        async with db.read.connect() as core:
+            yield (lambda sql, *values: core.exec_driver_sql(sql, values)), core.commit, core.begin
+    else:
+        async with db.read() as session:
+
+            async def execute(sql: str, *values: object) -> Any:
+                for number in range(len(values)):
+                    sql = sql.replace(f"${number + 1}::text", f"CAST(:v{number} AS text)")
+                    sql = sql.replace(f"${number + 1}", f":v{number}")
+                return await session.execute(text(sql), {f"v{n}": value for n, value in enumerate(values)})
+
+            yield execute, session.commit, session.begin
+
+
+async def untouched(cluster: Cluster) -> bool:
+    """Whether nothing was written."""
+    return bool(await cluster.primary.fetchval(UNTOUCHED) == "untouched")
+
+
+async def mended(cluster: Cluster) -> None:
+    """As before the write."""
+    await cluster.primary.execute(
+        "DROP TABLE IF EXISTS forbidden; TRUNCATE door; INSERT INTO door VALUES ('untouched')"
+    )
+
+
+async def climb(db: Router, kind: str, door: str, write: str, how: str) -> None:
+    """Through the door, and write: in the next statement, after a commit, in a block of its own, and after it."""
+    sql, values = DOORS[door]
+    async with reading(db, kind) as (run, commit, begin):
+        if how == "in a block":
+            with suppress(*REFUSED):
+                async with begin():
+                    await run(sql, *values)
+                    await run(write)
+            return
+        if how == "after a block":
+            with suppress(*REFUSED):
+                async with begin():
+                    await run(sql, *values)
+        else:
+            with suppress(*REFUSED):
+                await run(sql, *values)
+            if door == "PREPARE and EXECUTE":
+                with suppress(*REFUSED):
+                    await run("EXECUTE lifting")
+        if how == "after a commit":
+            with suppress(*REFUSED):
+                await commit()
+        for _ in range(2):
+            with suppress(*REFUSED):
+                await run(write)
+            with suppress(*REFUSED):
+                await commit()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", PLACES)
+async def test_no_door_lets_a_read_write(walls: Cluster, place: str, kind: str) -> None:
+    """Each door, then a write in the next statement, after a commit, in a block or after it: nothing is there."""
+    wrote = []
+    async with placed(walls, place) as db:
+        looks = await asyncpg.connect(walls.primary.direct_url.replace("+asyncpg", ""))
+        for number, door in enumerate(DOORS):
+            for name in WRITES if EVERY else [list(WRITES)[number % len(WRITES)]]:
+                for how in WAYS if EVERY or place == "primary" else WAYS[number % 4 :][:1]:
+                    await climb(db, kind, door, WRITES[name], how)
+                    if await looks.fetchval(UNTOUCHED) != "untouched":
+                        wrote.append((door, name, how))
+                        await mended(walls)
+        await looks.close()
+    assert wrote == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", PLACES)
+async def test_nothing_lifts_and_writes_at_once(walls: Cluster, place: str, kind: str) -> None:
+    """Code inside the database, or several statements in one text, that lift the fence and write."""
+    wrote = []
+    async with placed(walls, place) as db:
+        for name, sql in BOTH.items():
+            for before in ("SELECT 1", "BEGIN", "SELECT lift()"):
+                async with reading(db, kind) as (run, commit, _):
+                    for each in (before, sql, sql):
+                        with suppress(*REFUSED):
+                            await run(each)
+                    with suppress(*REFUSED):
+                        await commit()
+                if not await untouched(walls):
+                    wrote.append((name, before))
+                    await mended(walls)
+    assert wrote == []
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_no_execution_option_lets_a_read_write(walls: Cluster, place: str) -> None:
+    """By the session's connection, by its statements, by Core and by the Router: refused, or nothing is there."""
+    options: list[dict[str, Any]] = [
+        {"isolation_level": level} for level in ("AUTOCOMMIT", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE")
+    ]
+    options += [{"postgresql_readonly": False}, {"postgresql_readonly": False, "isolation_level": "READ COMMITTED"}]
+    insert = text(WRITES["INSERT"])
+    wrote = []
+
+    async def attempt(how: str, db: Router, option: dict[str, Any]) -> None:
+        with suppress(*REFUSED):
+            if how == "Core":
+                async with db.read.connect() as core:
+                    await core.execution_options(**option)
+                    await core.execute(insert)
+                    await core.commit()
+                return
+            async with db.read() as session:
+                if how == "connection":
+                    await session.connection(execution_options=option)
+                    await session.execute(insert)
+                elif how == "connection, again":
+                    with suppress(*REFUSED):
+                        await session.connection(execution_options=option)
+                    await session.execute(insert)
+                elif how == "options of the connection":
+                    connection = await session.connection()
+                    await connection.execution_options(**option)
+                    await connection.execute(insert)
+                elif how == "statement":
+                    await session.execute(insert, execution_options=option)
+                else:
+                    await session.execute(insert)
+                await session.commit()
+
+    for option in options:
+        async with placed(walls, place) as db:
+            for how in ("Core", "connection", "connection, again", "options of the connection", "statement"):
+                await attempt(how, db, option)
+                if not await untouched(walls):
+                    wrote.append((how, option))
+                    await mended(walls)
+        async with placed(walls, place, execution_options=option) as db:
+            for how in ("session", "connection"):
+                await attempt(how, db, option)
+            if not await untouched(walls):
+                wrote.append(("the Router's", option))
+                await mended(walls)
+    assert wrote == []
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_no_method_of_the_driver_lets_a_read_write(walls: Cluster, place: str) -> None:
+    """What asyncpg prepares, runs many times, or runs in a transaction of the caller's."""
+    lift = "SELECT set_config($1, $2, false)"
+    off = ("default_transaction_read_only", "off")
+    insert = WRITES["INSERT"]
+
+    async def many(driver: Any) -> None:
+        await driver.executemany(lift, [off])
+        await driver.execute(insert)
+
+    async def prepared(driver: Any) -> None:
+        statement = await driver.prepare(lift)
+        await statement.fetch(*off)
+        await driver.execute(insert)
+
+    async def prepared_before(driver: Any) -> None:
+        statement = await driver.prepare(insert)
+        async with driver.transaction():
+            await driver.execute(lift, *off)
+        await statement.fetch()
+
+    async def transaction(driver: Any) -> None:
+        own = driver.transaction()
+        await own.start()
+        await driver.execute(lift, *off)
+        await own.commit()
+        await driver.execute(insert)
+
+    async def transaction_ended_by_text(driver: Any) -> None:
+        statement = await driver.prepare(insert)
+        async with driver.transaction():
+            await driver.execute(lift, *off)
+            with suppress(*REFUSED):
+                await driver.execute("COMMIT")
+            await statement.fetch()
+
+    async def cursor(driver: Any) -> None:
+        async with driver.transaction():
+            async for _ in driver.cursor(lift, *off):
+                pass
+        await driver.execute(insert)
+
+    async def copied(driver: Any) -> None:
+        await driver.copy_from_query(lift, *off, output=os.devnull)
+        await driver.execute(insert)
+
+    wrote = []
+    async with placed(walls, place) as db:
+        for way in (many, prepared, prepared_before, transaction, transaction_ended_by_text, cursor, copied):
+            with suppress(*REFUSED):
+                async with db.read.asyncpg() as driver:
+                    await way(driver)
+            if not await untouched(walls):
+                wrote.append(way.__name__)
+                await mended(walls)
+        async with db.read.asyncpg() as driver:  # and the next one finds the fence
+            assert await driver.fetchval("SHOW default_transaction_read_only") == "on"
+    assert wrote == []
+
+
+async def test_the_doors_are_open_without_the_fence(walls: Cluster) -> None:
+    """In a plain session the same statements write: what the tests above would miss."""
+    async with placed(walls, "no replicas") as db:
+        for sql in (WRITES["INSERT"], WRITES["a function"], BOTH["DO"]):
+            async with db.write.begin() as session:
+                await session.execute(text(sql))
+            assert not await untouched(walls)
+            await mended(walls)
+
+
+async def test_the_error_names_the_way_out(walls: Cluster) -> None:
+    """A statement that would lift the fence is refused before it is sent, as ReadOnly."""
+    async with placed(walls, "replica") as db:
+        for kind in KINDS:
+            for door in ("SET TRANSACTION READ WRITE", "set_config, value bound", "DISCARD ALL", "BEGIN READ WRITE"):
+                sql, values = DOORS[door]
+                async with reading(db, kind) as (run, _, _):
+                    with pytest.raises(ReadOnly, match=r"db\.write"):
+                        await run(sql, *values)

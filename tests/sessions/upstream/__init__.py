@@ -1,0 +1,1 @@
+"""SQLAlchemy's own tests of its sessions, run with lagwise's classes."""
