@@ -4,7 +4,7 @@ from lagwise._client.causality import Causality
 from lagwise._decide.lsn import LSN
 from lagwise._decide.route import Reason, Route
 from lagwise._decide.token import CausalToken
-from lagwise._pools.pools import Replica
+from lagwise._pools.targets import Replica
 from lagwise.errors import InvalidToken, NoPrimary, NoReplica, NotOpen, ReadOnly, RoutingError
 from lagwise.policy import Policy
 from lagwise.router import Router

@@ -1,15 +1,17 @@
 """The ASGI middleware that carries a client's causality from one request to the next."""
 
-import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from lagwise._client.brought import Brought, Reader
 from lagwise._client.causality import Causality
-from lagwise._client.cookies import Jar, brought
+from lagwise._client.cookies import NAME, Given, Jar
+from lagwise._client.holding import Hold, failure
 from lagwise._client.signature import Seal
-from lagwise._decide.token import CausalToken, merged
-from lagwise.errors import InvalidToken
+from lagwise._decide.token import CausalToken
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -17,11 +19,21 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_log = logging.getLogger("lagwise")
 _SCOPE = "lagwise.causality"
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _HEADER = b"lagwise-token"
 _ROUTE_HEADER = b"lagwise-route"
+# A position stays right at any age, and a doubt is judged by the Router that reads, by its own policy. So a cookie
+# lives long enough for a Router whose window is longer than that of the one that wrote.
+_AT_LEAST = 3600  # seconds
+_WINDOWS = 10
+# Slots that one client may be given by one process within two seconds: one that brought something, one that did not.
+_SLOTS, _SLOTS_OF_STRANGERS = 8, 32
+# A doubt in the crowd cookie is stamped so far ahead, seconds: answers that arrive in the wrong order are no further
+# apart. It serves the writes of the first half of that time.
+_AHEAD = 60
+# What tells one client that brought nothing from the next.
+_TELLING = frozenset({b"user-agent", b"cookie", b"authorization", b"x-forwarded-for", b"forwarded", b"x-real-ip"})
 
 
 class CausalityMiddleware:
@@ -29,13 +41,18 @@ class CausalityMiddleware:
 
     Args:
         app: the application.
-        secret: signs the token; a list rotates: the first signs, all verify.
+        secret: signs the token; of a list the first signs and all verify.
+        verify_only: more secrets that verify and never sign. To rotate: deploy the new one here, everywhere; then as
+            `secret`, with the old one here; then drop the old one.
+        cookie: the cookie's name; two services on one host that share no secret need not differ in it, but may.
+        hold: seconds that a response waits for the COMMIT of a write session that its request has open. The sessions
+            of `lagwise.fastapi` have ended by then and are never waited for.
         secure: mark the cookie Secure: for sites served over HTTPS only.
         path, domain: of the cookie.
         route_header: answer `Lagwise-Route: replica-1; reason=caught-up`, for debugging.
 
     Raises:
-        ValueError: no secret.
+        ValueError: no secret, a name that no cookie can have, or a negative `hold`.
 
     A token that was forged, cut or made elsewhere is no error: the request goes on as a new client's.
     """
@@ -47,14 +64,22 @@ class CausalityMiddleware:
         app: ASGIApp,
         *,
         secret: str | Sequence[str],
+        verify_only: str | Sequence[str] = (),
+        cookie: str = NAME,
+        hold: float = 0.1,
         secure: bool = False,
         path: str = "/",
         domain: str | None = None,
         route_header: bool = False,
     ) -> None:
+        if not (math.isfinite(hold) and hold >= 0):
+            raise ValueError(f"hold must be a number of seconds, at least 0, not {hold!r}")
         self.app = app
-        self._seal = Seal(secret)
-        self._jar = Jar(path=path, domain=domain, secure=secure)
+        self._seal = Seal(secret, verify_only)
+        self._jar = Jar(name=cookie, path=path, domain=domain, secure=secure)
+        self._reader = Reader(self._seal, self._jar)
+        self._given = Given()
+        self._moment = hold
         self._route_header = route_header
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,51 +87,83 @@ class CausalityMiddleware:
         if scope["type"] not in {"http", "websocket"} or _SCOPE in scope:
             await self.app(scope, receive, send)
             return
-        texts, names = _brought(scope)
+        brought = self._reader.read(scope["headers"])
         # One mutable object, reachable from whatever copies the scope or the context on the way down.
-        with Causality(merged(map(self._verified, dict.fromkeys(texts))) if texts else None) as seen:
+        with Causality(brought.token) as seen:
+            within_starlette = "app" in scope
             scope[_SCOPE] = seen
+            if brought.ignored:
+                seen.ignored = brought.ignored
+            hold: Hold | None = None
+
+            def prepare(message: Message) -> None:
+                self._answer(message, seen, brought, scope)
 
             def sending(message: Message) -> Awaitable[None]:
+                nonlocal hold
+                if hold is not None:
+                    return hold.pass_on(message)
                 if message["type"] in _STARTS:
-                    self._answer(message, seen, names)
+                    if self._moment and seen.writing and message["type"] == "http.response.start":
+                        route = getattr(scope.get("route"), "path", "")
+                        hold = Hold(send, seen, moment=self._moment, route=route, prepare=prepare)
+                        return hold.pass_on(message)
+                    prepare(message)
                 return send(message)
 
-            await self.app(scope, receive, sending)
+            try:
+                await self.app(scope, receive, sending)
+            except Exception:
+                # Starlette around this middleware has not heard of the start, and answers. With nothing around, the
+                # middleware must answer: the application's own handler believes that its answer is on the way.
+                if hold is not None and not hold.drop():
+                    await hold.leave()
+                elif hold is not None and not within_starlette:
+                    start, body = failure()
+                    prepare(start)
+                    await send(start)
+                    await send(body)
+                raise
+            except BaseException:
+                if hold is not None:
+                    hold.abandon()
+                raise
+            if hold is not None:
+                await hold.leave()
 
-    def _verified(self, text: str) -> CausalToken:
-        try:
-            return self._seal.opened(text)
-        except InvalidToken as error:
-            _log.debug("token-ignored", extra={"reason": str(error)})
-            return CausalToken()
-
-    def _answer(self, message: Message, seen: Causality, names: list[str]) -> None:
+    def _answer(self, message: Message, seen: Causality, brought: Brought, scope: Scope) -> None:
         if not (seen.grew or self._route_header):
             return
         headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
         if seen.grew:
-            text = self._seal.sealed(seen.token)
-            # A second more: clients may count in whole seconds (Python's cookie jar does), and none must end early.
-            age = math.ceil(seen.window) + 1
-            headers.append((_HEADER, text.encode()))
-            headers.extend((b"set-cookie", cookie.encode()) for cookie in self._jar.set(text, names, age))
-            if not any(name.lower() == b"cache-control" for name, _ in headers):
+            for name, _ in headers:
+                if name.lower() == b"cache-control":
+                    break
+            else:
                 # A shared cache that kept this answer would hand one client's token to all.
                 headers.append((b"cache-control", b"private"))
+            token = seen.token
+            text = self._seal.sealed(token)
+            headers.append((_HEADER, text.encode()))
+            headers += [(b"set-cookie", each.encode()) for each in self._cookies(token, text, seen, brought, scope)]
         if self._route_header and seen.routes:
             headers.append((_ROUTE_HEADER, ", ".join(map(str, dict.fromkeys(seen.routes))).encode()))
         message["headers"] = headers
 
+    def _cookies(self, token: CausalToken, text: str, seen: Causality, brought: Brought, scope: Scope) -> list[str]:
+        # A second more: clients may count in whole seconds (Python's cookie jar does), and none must end early.
+        age = max(_AT_LEAST, math.ceil(_WINDOWS * seen.window)) + 1
+        crowded, now = brought.crowded, time.time()
+        if crowded <= now + _AHEAD / 2:
+            client, most = (brought.client, _SLOTS) if brought.names else (_stranger(scope), _SLOTS_OF_STRANGERS)
+            if brought.slots <= _SLOTS and self._given.another(client, most, now):
+                return self._jar.set(text, brought.names, age)
+            crowded = math.ceil(now) + _AHEAD
+        in_doubt = CausalToken.of([replace(p, in_doubt_at=max(p.in_doubt_at, crowded)) for p in token])
+        return self._jar.set_in_crowd(self._seal.sealed(in_doubt), brought.names, age)
 
-def _brought(scope: Scope) -> tuple[list[str], list[str]]:
-    """Every token text in header and cookies, the greatest of which counts, and the cookies' names."""
-    texts, names = [], []
-    for name, value in scope["headers"]:
-        if name == _HEADER:
-            texts += [text.strip() for text in value.decode("latin-1").split(",")]
-        elif name == b"cookie":
-            found = brought(value.decode("latin-1"))
-            names += [name for name, _ in found]
-            texts += [text for _, text in found]
-    return texts, names
+
+def _stranger(scope: Scope) -> int:
+    """What tells a client that brought nothing from others: not its port, which a proxy in between makes up."""
+    told = tuple(value for name, value in scope["headers"] if name in _TELLING)
+    return hash(((scope.get("client") or ("",))[0], told))

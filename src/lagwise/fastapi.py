@@ -1,18 +1,21 @@
 """FastAPI: session dependencies, the lifespan that runs the Router, and the names an application imports."""
 
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Self, cast
 
 import asyncpg  # type: ignore[import-untyped]
-from fastapi import FastAPI, HTTPException, WebSocketException, params
+from fastapi import BackgroundTasks, FastAPI, HTTPException, WebSocketException, params
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from starlette.requests import HTTPConnection
 
-from lagwise._sessions.maker import ReadBlock, WriteBlock
+from lagwise._sessions.blocks import ReadBlock, WriteBlock
+from lagwise._sessions.maker import for_one_block
 from lagwise.asgi import CausalityMiddleware
-from lagwise.errors import NoPrimary, NoReplica, NotOpen
+from lagwise.errors import NoPrimary, NoReplica, NotOpen, RoutingError
 from lagwise.health import health_router
 from lagwise.router import Router
 
@@ -89,12 +92,13 @@ def reads(
     `Fresh = Annotated[AsyncSession, reads(max_staleness=1.0)]`; options as for `db.read`.
     """
 
-    async def read(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+    async def read(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
         maker = _router(db, connection).read
-        session = maker(max_staleness=max_staleness, primary=primary, snapshot=snapshot)
-        with _Serving(connection):
+        with _Serving(connection, tasks) as serving:
+            session = for_one_block(maker, max_staleness=max_staleness, primary=primary, snapshot=snapshot)
             async with ReadBlock(session):
                 yield session
+                serving.ends(session)
 
     return _depends(read)
 
@@ -102,73 +106,105 @@ def reads(
 def writes(db: Router | None = None) -> params.Depends:
     """A dependency on a write session: committed before the response starts, rolled back on an error."""
 
-    async def write(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
-        session = _router(db, connection).write()
-        with _Serving(connection):
-            async with WriteBlock(session):
+    async def write(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
+        maker = _router(db, connection).write
+        with _Serving(connection, tasks) as serving:
+            async with WriteBlock(for_one_block(maker)) as session:
                 yield session
+                serving.ends(session)
 
     return _depends(write)
 
 
-async def read_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+async def read_session(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
     """What `ReadSession` depends on; a key for `app.dependency_overrides`."""
-    with _Serving(connection):
-        async with ReadBlock(_router(None, connection).read()) as session:
+    with _Serving(connection, tasks) as serving:
+        async with ReadBlock(for_one_block(_router(None, connection).read)) as session:
             yield session
+            serving.ends(session)
 
 
-async def write_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+async def write_session(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
     """What `WriteSession` depends on; a key for `app.dependency_overrides`."""
-    with _Serving(connection):
-        async with WriteBlock(_router(None, connection).write()) as session:
+    with _Serving(connection, tasks) as serving:
+        async with WriteBlock(for_one_block(_router(None, connection).write)) as session:
             yield session
+            serving.ends(session)
 
 
-async def routed_session(connection: HTTPConnection) -> AsyncIterator[AsyncSession]:
+async def routed_session(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
     """What `RoutedSession` depends on: the HTTP method decides; a WebSocket may write."""
     db, safe = _router(None, connection), connection.scope.get("method") in _SAFE
-    with _Serving(connection):
-        async with ReadBlock(db.read()) if safe else WriteBlock(db.write()) as session:
+    with _Serving(connection, tasks) as serving:
+        async with ReadBlock(for_one_block(db.read)) if safe else WriteBlock(for_one_block(db.write)) as session:
             yield session
+            serving.ends(session)
 
 
-async def read_connection(connection: HTTPConnection) -> AsyncIterator[AsyncConnection]:
+async def read_connection(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncConnection]:
     """What `ReadConnection` depends on; a key for `app.dependency_overrides`."""
-    with _Serving(connection):
+    with _Serving(connection, tasks) as serving:
         async with _router(None, connection).read.connect() as core:
             yield core
+            serving.ends(core)
 
 
-async def read_asyncpg(connection: HTTPConnection) -> AsyncIterator[asyncpg.Connection]:
+async def read_asyncpg(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[asyncpg.Connection]:
     """What `ReadAsyncpg` depends on; a key for `app.dependency_overrides`."""
-    with _Serving(connection):
+    with _Serving(connection, tasks) as serving:
         async with _router(None, connection).read.asyncpg() as driver:
             yield driver
+            serving.ends(driver)
 
 
-async def write_asyncpg(connection: HTTPConnection) -> AsyncIterator[asyncpg.Connection]:
+async def write_asyncpg(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[asyncpg.Connection]:
     """What `WriteAsyncpg` depends on; a key for `app.dependency_overrides`."""
-    with _Serving(connection):
+    with _Serving(connection, tasks) as serving:
         async with _router(None, connection).write.asyncpg() as driver:
             yield driver
+            serving.ends(driver)
 
 
 class _Serving:
-    """Around a request's block: when no node can serve, the client is told to come back."""
+    """Around a request's block: what the block cannot know of its request is found out here."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_around", "_connection", "_tasks")
 
-    def __init__(self, connection: HTTPConnection) -> None:
+    def __init__(self, connection: HTTPConnection, tasks: BackgroundTasks) -> None:
         self._connection = connection
+        self._tasks = tasks
+        self._around = sys.exc_info()[1]
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Self:
+        return self
+
+    def ends(self, given: object) -> None:
+        """The endpoint is over, well or not; inside the block still, so that to raise is to roll back.
+
+        Raises:
+            RoutingError: a dependency in between has swallowed the endpoint's exception, or what the dependency gave
+                is in a background task.
+        """
+        # FastAPI unwinds its dependencies while the endpoint's exception is being handled. A generator in between
+        # that swallows it keeps it from this one, but not from being the exception that is handled.
+        error = sys.exc_info()[1]
+        if error is not None and error is not self._around and self._connection.scope["type"] == "http":
+            raise RoutingError(
+                "the endpoint raised, and a dependency with yield between the endpoint and the session swallowed the "
+                "exception: nothing is committed. Raise it again in that dependency."
+            ) from error
+        for task in self._tasks.tasks:
+            if any(each is given for each in (*task.args, *task.kwargs.values())):
+                raise RoutingError(
+                    "the session or connection of a dependency was given to a background task, which runs when it is "
+                    "closed: nothing is committed. Let the task open its own: `async with db.write.begin() as session`."
+                )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, NoPrimary | NoReplica):
+        """When no node can serve, or a pool is full, the client is told to come back."""
+        if not isinstance(error, NoPrimary | NoReplica | PoolTimeout):
             return
         if self._connection.scope["type"] == "websocket":
             raise WebSocketException(_TRY_AGAIN_LATER) from error
@@ -184,7 +220,7 @@ def _router(db: Router | None, connection: HTTPConnection) -> Router:
     return cast("Router", found)
 
 
-def _depends(provide: Callable[[HTTPConnection], AsyncIterator[Any]]) -> params.Depends:
+def _depends(provide: Callable[[HTTPConnection, BackgroundTasks], AsyncIterator[Any]]) -> params.Depends:
     # "function": the session ends, and commits, before the response starts. FastAPI's default for
     # dependencies with yield has answered 200 by then.
     return params.Depends(provide, scope="function")

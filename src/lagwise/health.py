@@ -9,12 +9,13 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from lagwise._decide.view import Node, Standing, View
-from lagwise._pools.counters import Tally, capacity, checked_out
+from lagwise._pools.counters import Counters, capacity, checked_out
 from lagwise.errors import NotOpen
 from lagwise.router import Router
 
 Status = Literal["pass", "warn", "fail"]
 _MEDIA_TYPE = "application/health+json"
+_WELL = {Standing.PRIMARY, Standing.IN_ROTATION, Standing.DRAINED, Standing.SAME_SERVER}
 
 
 class Check(BaseModel):
@@ -72,6 +73,9 @@ class PoolHealth(BaseModel):
     timeouts: int
     opened: int
     opened_per_second: float = Field(description="connections opened per second, over the last ten seconds")
+    longest_held: list[float] = Field(
+        description="seconds for which sessions have held their connections, at most five"
+    )
 
 
 class PoolsHealth(BaseModel):
@@ -109,9 +113,12 @@ def ready(db: Router, purpose: Literal["reads", "writes"] | None = None) -> Heal
         for node in view.nodes
     }
     status: Status = "pass" if all(check.status == "pass" for each in checks.values() for check in each) else "warn"
-    if not (_serves_writes(view) if purpose == "writes" else _serves_reads(db, view, now)):
+    notes: list[str] = []
+    if db.blind:
+        status, notes = "fail", ["the monitor has ended: nothing is learned of the nodes any more; restart the process"]
+    elif not db.serves(write=purpose == "writes"):
         status = "fail"
-    return Health(status=status, checks=checks)
+    return Health(status=status, checks=checks, notes=notes)
 
 
 def nodes(db: Router) -> Nodes:
@@ -177,21 +184,8 @@ def _answer(health: Health | Nodes | PoolsHealth) -> Response:
     )
 
 
-def _serves_writes(view: View) -> bool:
-    return view.primary is not None
-
-
-def _serves_reads(db: Router, view: View, now: float) -> bool:
-    if view.primary is not None and (db.policy.fall_back or len(view.nodes) == 1):
-        return True
-    if view.primary is None and db.policy.without_primary == "serve":
-        return bool(view.rotation)
-    return view.fresh(now - db.policy.max_lag) > 0
-
-
 def _node_status(view: View, node: Node, max_lag: float, now: float) -> Status:
-    well = view.standing(node, max_lag, now) in {Standing.PRIMARY, Standing.IN_ROTATION, Standing.DRAINED}
-    return "pass" if well else "warn"
+    return "pass" if view.standing(node, max_lag, now) in _WELL else "warn"
 
 
 def _node(view: View, node: Node, max_lag: float, now: float) -> NodeHealth:
@@ -215,10 +209,10 @@ def _node(view: View, node: Node, max_lag: float, now: float) -> NodeHealth:
     )
 
 
-def _pool(pool: object, tally: Tally) -> PoolHealth:
+def _pool(pool: object, tally: Counters) -> PoolHealth:
     size, idle, over = (getattr(pool, name, None) for name in ("size", "checkedin", "overflow"))
     most, out = capacity(pool), checked_out(pool)  # type: ignore[arg-type]
-    limited = isfinite(most)
+    limited, now = isfinite(most), monotonic()
     return PoolHealth(
         size=size() if size is not None else None,
         checked_in=idle() if idle is not None else None,
@@ -229,5 +223,6 @@ def _pool(pool: object, tally: Tally) -> PoolHealth:
         waits=tally.waits,
         timeouts=tally.timeouts,
         opened=tally.opened,
-        opened_per_second=round(tally.opened_per_second(monotonic()), 2),
+        opened_per_second=round(tally.opened_per_second(now), 2),
+        longest_held=[round(seconds, 3) for seconds in tally.longest_held(now)],
     )

@@ -35,6 +35,10 @@ class Policy:
     """The most sessions at a time that may read from the primary for want of a replica; beyond it `NoReplica`."""
     abort_after: float = 5.0
     """A node that has answered no probe for so long has its reads in flight cut off and run elsewhere."""
+    connect_timeout: float = 5.0
+    """How long a new connection of a pool may take; then reads go to another node, and a write fails."""
+    close_timeout: float = 5.0
+    """How long leaving the Router may take; what has not ended by then, because its node is silent, is cut off."""
     guarantee: Guarantee = "read-your-writes"
     """What a client's token carries: its writes, or in a "session" also what it has read (monotonic reads)."""
     without_primary: WithoutPrimary = "serve"
@@ -61,5 +65,13 @@ class Policy:
 
 
 _CHOICES = {"without_primary": get_args(WithoutPrimary), "guarantee": get_args(Guarantee)}
-_POSITIVE = {"max_lag", "sticky_window", "probe_interval", "probe_timeout", "abort_after"}
+_POSITIVE = {
+    "max_lag",
+    "sticky_window",
+    "probe_interval",
+    "probe_timeout",
+    "abort_after",
+    "connect_timeout",
+    "close_timeout",
+}
 _LEAST = {field.name: 0.0 for field in fields(Policy) if isinstance(field.default, float)}

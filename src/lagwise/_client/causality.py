@@ -1,6 +1,7 @@
 """What one client has seen so far, carried through a request, a job or a script by a context variable."""
 
 import time
+from collections import deque
 from contextvars import ContextVar, Token
 from types import TracebackType
 
@@ -15,6 +16,8 @@ known_systems: set[int] = set()
 known_windows: list[float] = []
 
 _NOTHING = CausalToken()
+# A causality may live as long as a WebSocket, and opens a session for every message.
+_ROUTES = 64
 
 
 class Causality:
@@ -35,6 +38,10 @@ class Causality:
 
     changes = 0
     """How often something was added, or put in doubt: a session compares it with what it opened on."""
+    refused = False
+    """Whether the server has refused the latest COMMIT."""
+    ignored: tuple[str, ...] = ()
+    """Why texts that the client brought were not taken for tokens; the first session that is watched tells of them."""
     _grew = False
     _window = 0.0
 
@@ -44,9 +51,10 @@ class Causality:
             token = CausalToken.parse(token.partition(".")[0])
         self._seen = token or _NOTHING
         self._pending: set[Commit] = set()
-        self._entered: list[Token[Causality | None]] = []
-        self.routes: list[Route] = []
-        """Where the sessions opened here went, and why."""
+        self._writing: set[Commit] = set()
+        self._entered: list[tuple[Token[Causality | None], Causality | None]] = []
+        self.routes: deque[Route] = deque(maxlen=_ROUTES)
+        """Where the latest sessions opened here went, and why."""
 
     @classmethod
     def current(cls) -> "Causality | None":
@@ -59,7 +67,7 @@ class Causality:
         if not self._pending:
             return self._seen
         now = whole_seconds()
-        return self._seen.including(Position(system=commit.system, in_doubt_at=now) for commit in self._pending)
+        return self._seen.including(Position(system=commit.system or 0, in_doubt_at=now) for commit in self._pending)
 
     @property
     def window(self) -> float:
@@ -71,62 +79,145 @@ class Causality:
         """Whether there is more to carry than was brought: something was written, or may have been, or seen."""
         return self._grew or bool(self._pending)
 
-    def committing(self, system: int, window: float) -> "Commit":
-        """A COMMIT is about to be sent: from here on it is in doubt until the handle says otherwise."""
-        commit = Commit(self, system)
-        self._pending.add(commit)
-        self.changes += 1
-        self._window = max(self._window, window)
+    @property
+    def writing(self) -> bool:
+        """Whether a transaction that ran a statement in a write session is still open."""
+        return bool(self._writing)
+
+    def begin(self, system: int | None, window: float) -> "Commit":
+        """A write session has begun a transaction: the handle of its commit, which is not announced yet.
+
+        `system` is the identifier of the cluster it is on, None for a database that needs no token.
+        """
+        commit = Commit(self._carriers(), system, window)
+        for causality in commit.carriers:
+            causality._writing.add(commit)
         return commit
 
     def saw(self, position: Position, window: float) -> None:
         """Something was read: later reads shall not be older than this."""
-        self._window = max(self._window, window)
-        self._seen, before = self._seen.including([position]), self._seen
-        self._grew = self._grew or self._seen != before
-        self.changes += self._seen != before
+        for causality in self._carriers():
+            causality._window = max(causality._window, window)
+            causality._seen, before = causality._seen.including([position]), causality._seen
+            causality._grew = causality._grew or causality._seen != before
+            causality.changes += causality._seen != before
+
+    def doubt(self) -> None:
+        """An answer leaves while a transaction is open: the client may learn of a write that is not committed yet."""
+        self._grew = True
+        self._seen = self._seen.including([Position(system=0, in_doubt_at=whole_seconds())])
+        self.changes += 1
+
+    def _carriers(self) -> "tuple[Causality, ...]":
+        """This one, and all that it was entered inside of: what one grows by, those around it carry.
+
+        Each is listed once, also where two tasks have entered one inside the other both ways.
+        """
+        if not self._entered:
+            return (self,)
+        carriers: dict[Causality, None] = {self: None}
+        pending: list[Causality] = [self]
+        for causality in pending:
+            for _, around in causality._entered:
+                if around is not None and around not in carriers:
+                    carriers[around] = None
+                    pending.append(around)
+        return tuple(carriers)
 
     def _settle(self, commit: "Commit", position: Position | None) -> None:
         if commit not in self._pending:
             return
         self._pending.discard(commit)
         self.changes += 1
+        self.refused = position is None
         if position is not None:
             self._grew = True
             self._seen = self._seen.including([position])
 
+    def __repr__(self) -> str:
+        """The scenario in a line: what was seen, by cluster; whether more is under way; where the last session went."""
+        seen = ", ".join(_shown(position) for position in self._seen) or "nothing"
+        pending = f" {len(self._pending)} in doubt" if self._pending else ""
+        last = f" last={self.routes[-1].node} ({self.routes[-1].reason})" if self.routes else ""
+        return f"<Causality seen={seen}{pending}{last}>"
+
     def __enter__(self) -> "Causality":
-        self._entered.append(_current.set(self))
+        around = _current.get()
+        self._entered.append((_current.set(self), around if around is not self else None))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _current.reset(self._entered.pop())
+        if len(self._entered) == 1:
+            _current.reset(self._entered.pop()[0])
+            return
+        # Several tasks may be inside at once, and leave in any order: each resets what it set itself.
+        for place in reversed(range(len(self._entered))):
+            try:
+                _current.reset(self._entered[place][0])
+            except ValueError:  # set in another task
+                if place == 0:
+                    raise
+            else:
+                del self._entered[place]
+                return
 
 
 class Commit:
-    """One commit that a causality waits to hear of. Not hearing is the conservative answer."""
+    """One transaction that writes, and its commit, which causalities wait to hear of.
 
-    __slots__ = ("_causality", "system")
+    Not hearing is the conservative answer. An answer that the COMMIT should precede waits for `ended`.
+    """
 
-    def __init__(self, causality: Causality, system: int) -> None:
-        self._causality = causality
+    __slots__ = ("carriers", "system", "window")
+
+    def __init__(self, carriers: tuple[Causality, ...], system: int | None, window: float) -> None:
+        self.carriers = carriers
         self.system = system
+        self.window = window
+
+    @property
+    def announced(self) -> bool:
+        """Whether a COMMIT was sent, and nothing is known of it yet."""
+        return self in self.carriers[0]._pending
+
+    def announce(self) -> None:
+        """COMMIT is about to be sent: it is in doubt until the handle says otherwise."""
+        if self.system is None or self.announced:
+            return
+        for causality in self.carriers:
+            causality._pending.add(self)
+            causality.changes += 1
+            causality._window = max(causality._window, self.window)
+
+    def ended(self) -> None:
+        """It was committed, rolled back or closed. It can be called again, and does nothing then."""
+        for causality in self.carriers:
+            causality._writing.discard(self)
 
     def at(self, position: Position) -> None:
         """It succeeded, and this position of the primary was asked for afterwards."""
-        self._causality._settle(self, position)
+        self._settle(position)
 
     def unplaced(self) -> None:
         """It succeeded, or may have, and where is not known."""
-        self._causality._settle(self, Position(system=self.system, in_doubt_at=whole_seconds()))
+        self._settle(Position(system=self.system or 0, in_doubt_at=whole_seconds()))
 
     def refused(self) -> None:
         """The server said no: nothing was written."""
-        self._causality._settle(self, None)
+        self._settle(None)
+
+    def _settle(self, position: Position | None) -> None:
+        for causality in self.carriers:
+            causality._settle(self, position)
 
 
 def whole_seconds() -> int:
     """The epoch time rounded up: a token may live a second longer, not shorter."""
     return int(-(-time.time() // 1))
+
+
+def _shown(position: Position) -> str:
+    place = f"{position.lsn} on timeline {position.timeline}" if position.timeline else "no position"
+    return f"{place} of {position.system or 'any cluster'}{' (doubt)' if position.in_doubt_at else ''}"

@@ -1,40 +1,83 @@
-"""Cookies that cannot regress: each answer has a slot of its own, and tidies away what it covers.
+"""Cookies that cannot regress, and whose number is bounded.
 
 A browser keeps the cookie that arrived last, and answers to one client may arrive in any order: the token of an
 older write could replace the newer one's. So a token is set twice: under the plain name, and in a slot named
 after the token itself, which no other token overwrites. A request brings all of its slots; their greatest
-counts. An answer removes the slots its request had brought, because its own token covers them.
+counts. An answer removes the slots that it covers: those whose token was verified and merged into its own.
+
+A client that writes a hundred times at once would get a hundred slots, and no proxy passes so many. Beyond a few, an
+answer goes into one crowd cookie instead, which says nothing but "read from the primary until then". Answers overwrite
+each other there, in any order, without harm: each speaks for a minute after it was made, so that an older one speaks
+for a newer one as well, unless it arrives more than a minute after the newer. No answer removes the crowd cookie: it
+might have been overwritten since the request left. It ends by its age.
 """
 
+import re
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from zlib import crc32
 
+from lagwise._client.signature import plausible
+
 NAME = "lagwise"
-_SLOT = f"{NAME}-"
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")  # https://www.rfc-editor.org/rfc/rfc9110#name-tokens
+_CROWD = "many"
+_MOST_LOOKED_AT = 1024  # cookies of ours in one request
+_MOST_REMOVED = 16  # by one answer: the answer's headers must fit into a proxy's buffer of 4 KB
 
 
 @dataclass(frozen=True)
 class Jar:
-    """How cookies are set: their attributes, and `Secure` for sites served over HTTPS only."""
+    """How cookies are named and set: their attributes, and `Secure` for sites served over HTTPS only.
 
+    Raises:
+        ValueError: the name is no cookie's name.
+    """
+
+    name: str = NAME
     path: str = "/"
     domain: str | None = None
     secure: bool = False
 
-    def set(self, text: str, brought: Iterable[str], age: int) -> list[str]:
-        """The Set-Cookie values for a token, by a request that brought cookies of these names; age in seconds."""
-        slot = f"{_SLOT}{crc32(text.encode()):08x}"
-        covered = sorted({name for name in brought if name.startswith(_SLOT)} - {slot})
-        return [
-            self._cookie(NAME, text, age),
-            self._cookie(slot, text, age),
-            *(self._cookie(name, "", 0) for name in covered),
-        ]
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"cookie must be a name of letters, digits, - and _, not {self.name!r}")
 
-    def _cookie(self, name: str, value: str, age: int) -> str:
-        return f"{name}={value}; Max-Age={age}; {self._attributes}"
+    def set(self, text: str, covered: Iterable[str], age: int) -> list[str]:
+        """The Set-Cookie values for a token that covers the cookies of these names; age in seconds."""
+        return self._set(text, self.slot(text), covered, age)
+
+    def set_in_crowd(self, text: str, covered: Iterable[str], age: int) -> list[str]:
+        """The same for a token that is in doubt for a minute to come, and so needs no slot of its own."""
+        return self._set(text, self.crowd, covered, age)
+
+    def holds(self, name: str, text: str) -> bool:
+        """Whether a cookie may hold what its name says: a slot is named after its token."""
+        return plausible(text) and (name in (self.name, self.crowd) or name == self.slot(text))
+
+    def slot(self, text: str) -> str:
+        """The name of the cookie that only this token is put into."""
+        return f"{self.name}-{crc32(text.encode()):08x}"
+
+    @cached_property
+    def crowd(self) -> str:
+        """The name of the cookie for answers that have no slot."""
+        return f"{self.name}-{_CROWD}"
+
+    def brought(self, header: str) -> list[tuple[str, str]]:
+        """Name and value of every cookie of ours; a client may hold several for several paths or domains."""
+        return [(match[1], (match[2] or "").strip()) for match in islice(self._ours.finditer(header), _MOST_LOOKED_AT)]
+
+    def _set(self, text: str, own: str, covered: Iterable[str], age: int) -> list[str]:
+        value = f"={text}; Max-Age={age}; {self._attributes}"
+        cookies = [self.name + value, own + value]
+        if removed := {*covered} - {own, self.crowd, self.name}:
+            value = f"=; Max-Age=0; {self._attributes}"
+            cookies += [name + value for name in sorted(removed)[:_MOST_REMOVED]]
+        return cookies
 
     @cached_property
     def _attributes(self) -> str:
@@ -42,13 +85,34 @@ class Jar:
         secure = "; Secure" if self.secure else ""
         return f"HttpOnly; Path={self.path}; SameSite=Lax{domain}{secure}"
 
+    @cached_property
+    def _ours(self) -> "re.Pattern[str]":
+        name = re.escape(self.name)
+        return re.compile(rf"(?:^|;)[ \t]*({name}(?:-(?:[0-9A-Za-z]{{8}}|{_CROWD}))?)(?:=([^;]*)|[ \t]*(?=;|$))")
 
-def brought(header: str) -> list[tuple[str, str]]:
-    """Name and value of every cookie of ours; a client may hold several for several paths or domains."""
-    pairs = (pair.strip().partition("=") for pair in header.split(";"))
-    return [(name, value) for name, _, value in pairs if name == NAME or (name.startswith(_SLOT) and _is_slot(name))]
 
+class Given:
+    """How many slots one client has been given lately, by this process: enough to know when it is one too many.
 
-def _is_slot(name: str) -> bool:
-    slot = name.removeprefix(_SLOT)
-    return len(slot) == 8 and slot.isalnum() and slot.isascii()
+    A client is told by what it brought: requests that left together brought the same. A client that brings nothing is
+    told by its address and the like, which several may share, so its limit is higher. To be wrong either way costs
+    reads on the primary, or a few more cookies; never a write.
+    """
+
+    def __init__(self, *, seconds: float = 2.0, clients: int = 1024) -> None:
+        self._seconds = seconds
+        self._clients = clients
+        self._given: OrderedDict[object, tuple[float, int]] = OrderedDict()
+
+    def another(self, client: object, most: int, now: float) -> bool:
+        """Whether this client may be given one slot more; counted when it may. `now` in seconds."""
+        since, count = self._given.get(client, (now, 0))
+        if now - since > self._seconds:
+            since, count = now, 0
+        if count >= most:
+            return False
+        self._given[client] = since, count + 1
+        self._given.move_to_end(client)
+        if len(self._given) > self._clients:
+            self._given.popitem(last=False)
+        return True

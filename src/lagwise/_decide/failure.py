@@ -1,5 +1,7 @@
 """What a failure means for the session that met it and for the node that caused it."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -12,6 +14,12 @@ class Failure(StrEnum):
     """The driver waited long enough. Another node may be quicker; once, for the statement may be the slow one."""
     CONFLICT = "conflict"
     """A replica cancelled the read in favour of replay. The node is well; another may answer."""
+    CONNECT = "connect"
+    """No connection could be made. Another node may let it in."""
+    STALE_PLAN = "stale-plan"
+    """The table changed under a prepared statement. The same node may run it again."""
+    NOT_THERE_YET = "not-there-yet"
+    """A replica does not have yet what the statement names. The primary may."""
     BUSY = "busy"
     """The node takes no more connections or starts up. Another node may answer."""
     READ_ONLY = "read-only"
@@ -24,7 +32,7 @@ class Failure(StrEnum):
     @property
     def elsewhere(self) -> bool:
         """Whether the same read may succeed on another node."""
-        return self in {Failure.LOST, Failure.TIMEOUT, Failure.CONFLICT, Failure.BUSY}
+        return self in {Failure.CONNECT, Failure.LOST, Failure.TIMEOUT, Failure.CONFLICT, Failure.BUSY}
 
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -38,6 +46,8 @@ _BY_STATE = {
 }
 # serialization_failure and deadlock_detected: on a replica both are conflicts with replay.
 _CONFLICTS = {"40001", "40P01"}
+# undefined_table, undefined_column, undefined_function, undefined_object, invalid_schema_name.
+_NOT_THERE_YET = {"42P01", "42703", "42883", "42704", "3F000"}
 # What a standby says, beside 25006, to what it cannot do: unlogged tables and SERIALIZABLE, large objects.
 _REFUSED_IN_RECOVERY = {"0A000", "XX000"}
 
@@ -58,6 +68,151 @@ def classify(
         return Failure.TIMEOUT
     if disconnected or (sqlstate or "").startswith("08"):
         return Failure.LOST
+    if sqlstate == "0A000" and "cached" in text and "plan" in text:
+        return Failure.STALE_PLAN
+    if on_replica and sqlstate in _NOT_THERE_YET:
+        return Failure.NOT_THERE_YET
     if on_replica and sqlstate in _REFUSED_IN_RECOVERY and ("recovery" in text or "standby" in text):
         return Failure.READ_ONLY
     return Failure.CALLER
+
+
+class Kind(StrEnum):
+    """Why a node does not answer the monitor: a mistake in the configuration is told from an outage."""
+
+    PASSWORD = "wrong-password"  # noqa: S105 - a word for a refusal
+    LOGIN = "login-refused"
+    DATABASE = "no-such-database"
+    HOST = "unknown-host"
+    OPTION = "unknown-option"
+    DRIVER = "driver-missing"
+    TLS = "tls-failed"
+    PRIVILEGE = "no-privilege"
+    SETUP = "setup-failed"
+    FULL = "too-many-connections"
+    STARTING = "starting-up"
+    STOPPING = "shutting-down"
+    REFUSED = "refused"
+    SILENT = "silent"
+    LOST = "lost"
+    OTHER = "failed"
+
+    @property
+    def mistake(self) -> bool:
+        """Whether waiting does not help: the application's settings, or the server's, must change."""
+        return self in _REMEDIES
+
+    @property
+    def answered(self) -> bool:
+        """Whether a server stood behind the failure and said so: such a node is not silent."""
+        return self in _ANSWERED
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a mistake, as half a sentence; empty for the others, which pass by themselves."""
+        return _REMEDIES.get(self, "")
+
+
+_REMEDIES = {
+    Kind.PASSWORD: "check the user and the password in its URL",
+    Kind.LOGIN: "check the user in its URL, and pg_hba.conf",
+    Kind.DATABASE: "check the database in its URL",
+    Kind.HOST: "check the host in its URL, and the resolver",
+    Kind.OPTION: "check the options in its URL and connect_args: the driver's names are not those of libpq",
+    Kind.DRIVER: "install the driver that its URL names",
+    Kind.TLS: "check the ssl option in its URL, and the certificates",
+    Kind.PRIVILEGE: "grant the monitor's functions to its user",
+    Kind.SETUP: "see the log: a listener or an option of this application failed",
+}
+_ANSWERED = {
+    Kind.PASSWORD, Kind.LOGIN, Kind.DATABASE, Kind.PRIVILEGE, Kind.FULL, Kind.STARTING, Kind.STOPPING, Kind.REFUSED,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a node could not be read. Safe to show: no text of the exception, which may hold a host or a name.
+
+    Attributes:
+        kind: what it means, in a word.
+        error: the class name of the exception that says most: the driver's rather than its wrapper's.
+        sqlstate: what the server answered, or None when no server did.
+    """
+
+    kind: Kind
+    error: str
+    sqlstate: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}, {self.error}{f' {self.sqlstate}' if self.sqlstate else ''}"
+
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_KIND_BY_STATE = {
+    "28P01": Kind.PASSWORD,
+    "28000": Kind.LOGIN,  # no such role, no entry in pg_hba.conf, TLS demanded
+    "3D000": Kind.DATABASE,
+    "42501": Kind.PRIVILEGE,
+    "42704": Kind.OPTION,  # a startup parameter that the server does not know
+    "22023": Kind.OPTION,  # a value that a startup parameter does not take
+    "53300": Kind.FULL,
+    "57P01": Kind.STOPPING,
+    "57P02": Kind.STOPPING,
+    "57P03": Kind.STARTING,
+}
+# By the names of an exception's classes, the first that fits: gaierror and SSLError are OSErrors, too.
+_KIND_BY_CLASS = {
+    "gaierror": Kind.HOST,
+    "SSLError": Kind.TLS,
+    "CertificateError": Kind.TLS,
+    "TimeoutError": Kind.SILENT,
+    "ConnectionRefusedError": Kind.REFUSED,
+    "ConnectionDoesNotExistError": Kind.LOST,
+    "ConnectionError": Kind.LOST,
+    "OSError": Kind.LOST,
+    "ImportError": Kind.DRIVER,
+    "NoSuchModuleError": Kind.DRIVER,
+    "ClientConfigurationError": Kind.OPTION,
+    "ArgumentError": Kind.OPTION,
+    "TypeError": Kind.OPTION,
+    "PostgresError": Kind.OTHER,
+    "InterfaceError": Kind.OTHER,
+    "DBAPIError": Kind.OTHER,
+    "InternalClientError": Kind.OTHER,
+}
+_LONGEST_CHAIN = 8
+
+
+def cause_of(error: BaseException) -> Cause:
+    """What kept a node from being read, judged by classes and SQLSTATE along the chain of causes.
+
+    SQLAlchemy wraps what the driver raised (`orig`), the driver what the system did (`__cause__`).
+    What no driver and no operating system knows was raised by this application while it connected.
+
+    >>> str(cause_of(ConnectionRefusedError(111, "to 10.0.0.7")))
+    'refused, ConnectionRefusedError'
+    """
+    chain = list(_chain(error))
+    name = type(chain[-1]).__name__
+    for each in reversed(chain):
+        state = getattr(each, "sqlstate", None)
+        if isinstance(state, str):
+            kind = _KIND_BY_STATE.get(state, Kind.LOST if state.startswith("08") else Kind.OTHER)
+            return Cause(kind, type(each).__name__, state)
+    for each in reversed(chain):
+        names = {kind.__name__ for kind in type(each).__mro__}
+        for known, kind in _KIND_BY_CLASS.items():
+            if known in names:
+                return Cause(kind, type(each).__name__)
+    return Cause(Kind.SETUP, name)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception and those it stands for, outermost first; a cancellation is a timer's means, not a cause."""
+    following: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if following is None or (following is not error and not isinstance(following, Exception)):
+            return
+        yield following
+        original = getattr(following, "orig", None)
+        following = original if isinstance(original, BaseException) else following.__cause__

@@ -11,7 +11,7 @@ _RESOLUTION = 0.02  # the gap kept between old samples, as a share of their age
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class LagHistory:
     """Samples of the primary's position: the only clock that measures staleness.
 
     A replica's own timestamps grow while the primary is idle and stand still when its receiver is dead.
@@ -20,7 +20,7 @@ class History:
     lsns: tuple[LSN, ...] = ()
     times: tuple[float, ...] = ()
 
-    def seen(self, lsn: LSN, at: float) -> "History":
+    def seen(self, lsn: LSN, at: float) -> "LagHistory":
         """Add a sample taken at `at`, monotonic seconds.
 
         Equal positions keep the latest time. A crash that lost log drops the samples of what it lost.
@@ -28,7 +28,7 @@ class History:
         keep = bisect_right(self.lsns, lsn)
         if keep and self.lsns[keep - 1] == lsn:
             keep, at = keep - 1, max(at, self.times[keep - 1])
-        history = History((*self.lsns[:keep], lsn), (*self.times[:keep], at))
+        history = LagHistory((*self.lsns[:keep], lsn), (*self.times[:keep], at))
         return history._thinned(at) if keep >= _SAMPLES else history
 
     def fresh_at(self, replayed: LSN) -> float:
@@ -36,11 +36,11 @@ class History:
         index = bisect_right(self.lsns, replayed)
         return self.times[index - 1] if index else -inf
 
-    def _thinned(self, now: float) -> "History":
+    def _thinned(self, now: float) -> "LagHistory":
         """Fewer samples, the fewer the older: staleness is overstated by 2 % at most, never understated."""
         kept = [len(self.times) - 1]
         for index in range(len(self.times) - 2, -1, -1):
             if self.times[kept[-1]] - self.times[index] >= (now - self.times[index]) * _RESOLUTION:
                 kept.append(index)
         kept = kept[: _SAMPLES // 2][::-1]
-        return History(tuple(self.lsns[i] for i in kept), tuple(self.times[i] for i in kept))
+        return LagHistory(tuple(self.lsns[i] for i in kept), tuple(self.times[i] for i in kept))

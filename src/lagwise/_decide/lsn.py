@@ -3,8 +3,8 @@
 import re
 from typing import Self
 
-_PAGE = 8192  # XLOG_BLCKSZ, the default build
-_HEADERS = (24, 40)  # SizeOfXLogShortPHD, SizeOfXLogLongPHD
+PAGE, SEGMENT = 8192, 16 << 20  # XLOG_BLCKSZ of the default build, and initdb's segments
+_SHORT, _LONG = 24, 40  # SizeOfXLogShortPHD, SizeOfXLogLongPHD
 _TEXT = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})", re.ASCII)
 
 
@@ -35,20 +35,25 @@ class LSN(int):
             raise ValueError(f"not an LSN: {text[:40]!r} (expected a form such as 16/B374D848)")
         return cls(int(match[1], 16) << 32 | int(match[2], 16))
 
-    def normalised(self) -> "LSN":
+    def normalised(self, page: int = PAGE, segment: int = SEGMENT) -> "LSN":
         """Take the page header off an insert position that stands right behind one.
 
         At a page boundary `pg_current_wal_insert_lsn()` already counts the header of a page on which
         nothing has been written (24 bytes; 40 on the first page of a segment), so an idle replica that
-        has replayed everything would look behind for as long as nobody writes.
+        has replayed everything would look behind for as long as nothing is written. `page` and `segment` are the
+        server's `wal_block_size` and `wal_segment_size` in bytes: with those of another server, a position inside
+        a page would lose what a commit has written there.
 
         >>> LSN(8192 + 24).normalised() == 8192
         True
+        >>> LSN(8192 + 24).normalised(page=16384)
+        LSN('0/2018')
         """
-        # Sound for any page: no record is shorter than 24 bytes, so none ends between a header and
-        # offset 40; a replica at or past the page's start has replayed all that ends this early in it.
-        offset = self % _PAGE
-        return LSN(self - offset) if offset in _HEADERS else self
+        # Sound: no record is shorter than 24 bytes, so none that begins on this page ends with its header; and a
+        # replica at the page's start has replayed every record that began before it and ended there.
+        offset = self % page
+        header = _SHORT if (self - offset) % segment else _LONG
+        return LSN(self - offset) if offset == header else self
 
     def __str__(self) -> str:
         return f"{self >> 32:X}/{self & 0xFFFFFFFF:X}"

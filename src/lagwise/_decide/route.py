@@ -3,7 +3,7 @@
 import random
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lagwise._decide.lsn import LSN
@@ -29,40 +29,41 @@ class Reason(StrEnum):
     NONE_IN_ROTATION = "none-in-rotation"
     NO_PRIMARY = "no-primary"
 
-    # As the text's: an enumeration's own is a function in Python, called for every look into a set of reasons.
-    __hash__ = str.__hash__
-
     @property
     def may_improve(self) -> bool:
         """Whether a newer reading within milliseconds could turn this into a replica's read."""
         return self in _MAY_IMPROVE
 
-    @property
-    def falls_back(self) -> bool:
-        """Whether a replica should have served this: it counts against the policy's `fall_back_limit`."""
-        return self in _FALLS_BACK
 
-
-_FALLS_BACK = frozenset({Reason.NONE_CAUGHT_UP, Reason.ALL_LAGGING, Reason.OTHER_TIMELINE, Reason.NONE_IN_ROTATION})
 _MAY_IMPROVE = frozenset({Reason.NONE_CAUGHT_UP, Reason.ALL_LAGGING, Reason.OTHER_TIMELINE})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Route:
-    """Where a session goes and why. `node` is None when nobody may serve it."""
+    """Where a session goes and why. `node` is None when no node may serve it.
+
+    Attributes:
+        on_replica: the node is a replica.
+        fell_back: a replica should have served this: it counts against the policy's `fall_back_limit`.
+    """
 
     __module__ = "lagwise"
 
     node: str | None
     reason: Reason
     on_replica: bool = False
+    fell_back: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
-        return f"{self.node or 'nobody'}; reason={self.reason}"
+        return f"{self.node or 'none'}; reason={self.reason}"
+
+    def __repr__(self) -> str:
+        way = " on-replica" if self.on_replica else " fell-back" if self.fell_back else ""
+        return f"<Route {self.node or 'none'} {self.reason}{way}>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Demand:
     """What a session asks for.
 
     Attributes:
@@ -71,6 +72,7 @@ class Request:
         timeline, floor: the position it must not read below; timeline 0 for none.
         expired: the sticky window of that position has passed: drop it where it means nothing.
         sticky: the client wrote something whose position is unknown.
+        doubted: it once did, and the sticky window has passed: harmless where staleness is bounded.
         max_staleness: a bound for this read, seconds, instead of the policy's `max_lag`.
     """
 
@@ -80,6 +82,7 @@ class Request:
     floor: LSN = LSN(0)
     expired: bool = False
     sticky: bool = False
+    doubted: bool = False
     max_staleness: float | None = None
 
 
@@ -90,10 +93,14 @@ def _idle(_: str) -> float:
     return 0.0
 
 
+def _first() -> float:
+    return 0.0
+
+
 def route(
     view: View,
     policy: Policy,
-    request: Request,
+    demand: Demand,
     now: float,
     *,
     load: Callable[[str], float] = _idle,
@@ -104,31 +111,34 @@ def route(
     Pure but for `draw`, numbers in [0, 1): among replicas that qualify, the less loaded of two drawn by
     weight ("power of two choices", Mitzenmacher 2001). `load` gives a node's sessions in flight.
     """
-    if request.timeline > view.timeline and not (request.expired or view.heard_from_all(now)):
-        # Somebody has been promoted and is not in this picture: the primary in it is the deposed one.
+    if demand.timeline > view.timeline and not (demand.expired or view.denies(demand.timeline, now)):
+        # A node that is not in this picture has been promoted: the primary in it is the deposed one.
         return Route(None, Reason.OTHER_TIMELINE)
-    if request.write:
+    if demand.write:
         return _on_primary(view, Reason.WRITE)
-    if request.strong:
+    if demand.strong:
         return _on_primary(view, Reason.STRONG)
-    if len(view.nodes) == 1:
+    if view.alone:
         return _on_primary(view, Reason.NO_REPLICAS)
-    if request.sticky:
+    if demand.sticky:
         return _on_primary(view, Reason.STICKY)
-    floor = _floor(view, request, now)
+    floor = _floor(view, demand, now)
     if floor is None:
         return _fallen_back(view, policy, Reason.OTHER_TIMELINE)
     if not view.rotation:
         return _fallen_back(view, policy, Reason.NONE_IN_ROTATION)
-    bound = policy.max_lag if request.max_staleness is None else min(request.max_staleness, policy.max_lag)
+    bound = policy.max_lag if demand.max_staleness is None else min(demand.max_staleness, policy.max_lag)
     able = view.fresh(now - bound)
     reason = Reason.FRESH if able else Reason.ALL_LAGGING
-    if not able and view.primary is None and request.max_staleness is None:
-        # Nobody can bound staleness now. A floor is still a floor; without one it is the user's choice.
+    if not able and view.primary is None and demand.max_staleness is None:
+        # Staleness has no bound now. A floor is still a floor; without one it is the user's choice.
+        # A doubt, or a position of another timeline, ends with its window because every replica in rotation is younger
+        # than the write by then. Here nothing says so, and it does not end.
         reason = Reason.NO_PRIMARY
-        able = len(view.rotation) if floor or policy.without_primary == "serve" else 0
+        uncovered = demand.doubted or (demand.timeline > 0 and not floor)
+        able = len(view.rotation) if not uncovered and (floor or policy.without_primary == "serve") else 0
     if able and floor:
-        # A floor says what this client must see. How old the rest may be, the bound has said, or nobody can.
+        # A floor says what this client must see. How old the rest may be, the bound has said, or nothing can.
         able = min(able, view.caught_up(floor))
         if not able:
             reason = Reason.NONE_CAUGHT_UP
@@ -137,6 +147,17 @@ def route(
     if able:
         return _pick(view, able, reason, load, draw)
     return _fallen_back(view, policy, reason)
+
+
+def serves(view: View, policy: Policy, demand: Demand, now: float, fallen_back: int) -> bool:
+    """Whether a session with this demand would be opened now, while so many have fallen back to the primary."""
+    chosen = route(view, policy, demand, now, draw=_first)
+    return chosen.node is not None and not (chosen.fell_back and limit_reached(policy, fallen_back))
+
+
+def limit_reached(policy: Policy, fallen_back: int) -> bool:
+    """Whether no further session may read from the primary for want of a replica."""
+    return policy.fall_back_limit is not None and fallen_back >= policy.fall_back_limit
 
 
 def refusal(view: View, policy: Policy, chosen: Route, now: float) -> RoutingError:
@@ -152,9 +173,29 @@ def refusal(view: View, policy: Policy, chosen: Route, now: float) -> RoutingErr
             f"no replica may serve this read ({chosen.reason}) and fall_back is False. {nodes}. "
             "Wait for a replica to catch up, or set Policy(fall_back=True)."
         )
+    if view.identity.doubt is not None:
+        return NoPrimary(
+            f"every node contradicts what is known of this cluster (timeline {view.timeline} of {view.system}): it may "
+            f"have been restored, or a promotion undone. {nodes}. Retry: they are believed when they have said so for "
+            f"{view.terms.patience:g} s."
+        )
+    unconfirmed = [node.name for node in view.nodes if node.standing is Standing.UNCONFIRMED]
+    if unconfirmed:
+        return NoPrimary(
+            f"{', '.join(unconfirmed)} may belong to another cluster: neither the node configured as primary nor a "
+            f"majority of the nodes has said which cluster is ours. {nodes}. Retry when they answer, or pin the "
+            "cluster with Router(system=...)."
+        )
     if sum(node.standing is Standing.RIVAL_PRIMARY for node in view.nodes) > 1:
         return NoPrimary(f"two nodes say that they are the primary, so neither is used. {nodes}. Stop one of them.")
-    return NoPrimary(f"no primary can be reached ({chosen.reason}). {nodes}. Retry when the failover is over.")
+    mistakes = [node for node in view.nodes if node.cause is not None and node.cause.kind.mistake]
+    remedy = "; ".join(f"{node.name}: {node.cause.kind.remedy}" for node in mistakes if node.cause is not None)
+    if remedy and not any(node.reading is not None for node in view.nodes if node not in mistakes):
+        return NoPrimary(
+            f"no primary can be reached: this looks like a mistake, not like a failover. {nodes}. {remedy}."
+        )
+    advice = f"Retry when the failover is over{f', and {remedy}' if remedy else ''}"
+    return NoPrimary(f"no primary can be reached ({chosen.reason}). {nodes}. {advice}.")
 
 
 def _on_primary(view: View, reason: Reason) -> Route:
@@ -162,20 +203,22 @@ def _on_primary(view: View, reason: Reason) -> Route:
 
 
 def _fallen_back(view: View, policy: Policy, reason: Reason) -> Route:
-    return _on_primary(view, reason) if policy.fall_back else Route(None, reason)
+    if not policy.fall_back or view.primary is None:
+        return Route(None, reason)
+    return Route(view.primary.name, reason, fell_back=True)
 
 
-def _floor(view: View, request: Request, now: float) -> LSN | None:
+def _floor(view: View, demand: Demand, now: float) -> LSN | None:
     """The LSN to read at or above, 0 for any, or None: not comparable with what the replicas say."""
-    if request.timeline == 0:
+    if demand.timeline == 0:
         return _ANY
-    if request.timeline != view.timeline:
-        return _ANY if request.expired else None
+    if demand.timeline != view.timeline or now < view.suspect_until:
+        return _ANY if demand.expired else None
     head = view.primary.reading if view.primary is not None else None
-    if request.expired and head is not None and head.at >= now and request.floor > head.lsn:
+    if demand.expired and head is not None and head.at >= now and demand.floor > head.lsn:
         # Not reached a whole window later: the log it stood in is lost. Waiting for it would be for ever.
         return _ANY
-    return request.floor
+    return demand.floor
 
 
 def _pick(view: View, able: int, reason: Reason, load: Callable[[str], float], draw: Callable[[], float]) -> Route:
@@ -195,4 +238,4 @@ def _why(view: View, node: Node, policy: Policy, now: float) -> str:
     standing = view.standing(node, policy.max_lag, now)
     if standing is Standing.LAGGING:
         return f"lagging, staleness {node.staleness(now):.3g} s"
-    return f"{standing} ({node.error})" if node.error else str(standing)
+    return f"{standing} ({node.cause})" if node.cause is not None else str(standing)

@@ -1,80 +1,245 @@
-"""Whether a statement can leave anything behind in the session that ran it."""
+"""What a statement can leave behind in the session that runs it, decided from its parse tree and the catalog."""
 
-import re
-from functools import lru_cache
+from collections.abc import Callable
+from typing import Any
 
-_NAME = r'(?:"[^"]*"|[\w$]+)'
-# A name, perhaps qualified, before a parenthesis that does not open a subquery: no call takes a bare one.
-_CALL = re.compile(rf"({_NAME}(?:\s*\.\s*{_NAME})*)\s*\((?!\s*(?:select|values|with)\b)", re.IGNORECASE)
-# Words that come before a parenthesis and can be no function's name there: reserved ones, and those that
-# PostgreSQL's grammar takes for itself (https://www.postgresql.org/docs/current/sql-keywords-appendix.html).
-_KEYWORDS = """
-    all and any array as case cast distinct else except from group having in intersect lateral limit not null
-    offset on or select some then union using when where with
-    between bit char character coalesce decimal exists extract float greatest interval least nullif numeric
-    overlay position row substring time timestamp trim values varchar
-"""
-# Where the words around it leave no room for a call.
-_CLAUSES = re.compile(
-    r"\)\s*over\s*\(|\)\s*filter\s*\(\s*where\b|\b(?:order|partition|group)\s+by\s*\("
-    # the column names of a CTE
-    rf"|{_NAME}\s*\([\w\s,]*\)\s*as\s+(?:(?:not\s+)?materialized\s*)?\((?=\s*(?:select|values|with)\b)",
-    re.IGNORECASE,
-)
-# Built-in functions without a lasting effect. Not on the list only means one more round trip.
-_HARMLESS = """
-    array_agg avg bit_and bit_or bool_and bool_or count cume_dist dense_rank every first_value grouping
-    json_agg json_object_agg jsonb_agg jsonb_object_agg lag last_value lead max min mode nth_value ntile
-    percent_rank percentile_cont percentile_disc rank row_number stddev stddev_pop stddev_samp string_agg sum
-    var_pop var_samp variance
-    abs ceil ceiling div exp floor greatest least ln log mod pi power random round sign sqrt trunc width_bucket
-    ascii bit_length btrim char_length character_length chr concat concat_ws convert_from convert_to decode
-    encode format initcap left length lower lpad ltrim md5 octet_length quote_ident quote_literal
-    regexp_count regexp_like regexp_match regexp_matches regexp_replace regexp_split_to_array
-    regexp_split_to_table repeat replace reverse right rpad rtrim sha256 split_part starts_with
-    string_to_array strpos substr to_char to_date to_hex to_number to_timestamp translate unaccent upper
-    coalesce nullif
-    age clock_timestamp date date_bin date_part date_trunc isfinite justify_days justify_hours make_date
-    make_interval make_time make_timestamp make_timestamptz now statement_timestamp timeofday timezone
-    transaction_timestamp
-    array_append array_cat array_dims array_length array_lower array_ndims array_position array_positions
-    array_prepend array_remove array_replace array_to_string array_upper cardinality generate_series
-    generate_subscripts unnest
-    array_to_json json_array_elements json_array_elements_text json_array_length json_build_array
-    json_build_object json_each json_each_text json_extract_path json_extract_path_text json_object
-    json_object_keys json_typeof jsonb_array_elements jsonb_array_elements_text jsonb_array_length
-    jsonb_build_array jsonb_build_object jsonb_each jsonb_each_text jsonb_extract_path
-    jsonb_extract_path_text jsonb_object jsonb_object_keys jsonb_path_exists jsonb_path_match
-    jsonb_path_query jsonb_path_query_array jsonb_path_query_first jsonb_pretty jsonb_set jsonb_strip_nulls
-    jsonb_typeof row_to_json to_json to_jsonb
-    isempty lower_inc lower_inf upper_inc upper_inf daterange int4range int8range numrange tsrange tstzrange
-    numnode plainto_tsquery phraseto_tsquery querytree setweight strip to_tsquery to_tsvector ts_headline
-    ts_rank ts_rank_cd websearch_to_tsquery similarity word_similarity
-    gen_random_uuid
-    current_database current_schema current_setting inet_server_addr inet_server_port obj_description
-    pg_backend_pid pg_column_size pg_get_expr pg_is_in_recovery pg_last_wal_replay_lsn pg_sleep
-    pg_table_is_visible pg_total_relation_size pg_relation_size pg_typeof txid_current_snapshot version
-"""
-_QUERY = re.compile(r"[\s(]*(?:select|with)\b", re.IGNORECASE)
-_KNOWN = frozenset(f"{_KEYWORDS} {_HARMLESS}".split())
+from lagwise._decide import settings
+from lagwise._decide.built_in import words
+from lagwise._decide.catalog import BUILT_IN, Catalog
+from lagwise._decide.effect import UNSEEN, Effect
+from lagwise._decide.parse import LIMIT, folded, parse
 
-
-@lru_cache(maxsize=4096)
-def plain(sql: str) -> bool:
-    """True when this SQL is a query that calls nothing but functions known to leave no trace.
-
-    Not a parser: a wrong False costs a round trip, so everything unknown is False. Writes need no
-    attention here, the replica refuses them. `SET`, `PREPARE`, `set_config()`, advisory locks and
-    functions of the application's own are what this is about.
-
-    >>> plain("SELECT count(*) AS n FROM item WHERE lower(name) = $1")
-    True
-    >>> plain("SELECT set_config('search_path', $1, false)")
-    False
+_LONG = 2_048
+"""Characters from which on it pays to fold lists before a text is looked up or parsed."""
+_LONGEST = 1 << 20
+_EQUAL = [{"String": {"sval": "="}}]  # what IN means, of a subquery
+_HOLD = 0x0020  # CURSOR_OPT_HOLD (nodes/parsenodes.h)
+# Expressions and clauses whose only effects are those of their parts.
+_PARTS = words(
     """
-    if not _QUERY.match(sql) or not sql.isascii() or any(mark in sql for mark in (";", "/*", "--")):
-        return False
-    if "uescape" in sql.lower():
-        return False
-    calls = _CALL.findall(_CLAUSES.sub(") ( ", sql))
-    return all(re.sub(r"^pg_catalog\s*\.\s*", "", name.lower()) in _KNOWN for name in calls)
+    A_ArrayExpr A_Const A_Indices A_Star Alias BooleanTest BoolExpr CTECycleClause CTESearchClause CaseExpr CaseWhen
+    CoalesceExpr CollateClause ColumnDef CommonTableExpr CurrentOfExpr DefElem GroupingFunc GroupingSet Integer
+    JoinExpr JsonAggConstructor JsonArgument JsonBehavior JsonFormat JsonIsPredicate JsonKeyValue JsonOutput
+    JsonReturning JsonTableColumn JsonTablePathSpec JsonValueExpr List MergeWhenClause MinMaxExpr MultiAssignRef
+    NamedArgExpr NullTest ParamRef RangeFunction RangeSubselect RangeTableFunc RangeTableFuncCol ResTarget RowExpr
+    SQLValueFunction SelectStmt SetToDefault SortBy String TypeCast WindowDef XmlExpr XmlSerialize
+    """
+)
+# Calls to servers that are older than their syntax.
+_SYNTAX = {
+    "JsonFuncExpr": ("json_value", "json_query", "json_exists"),
+    "JsonTable": ("json_table",),
+    "JsonParseExpr": ("json",),
+    "JsonScalarExpr": ("json_scalar",),
+    "JsonSerializeExpr": ("json_serialize",),
+    "JsonObjectConstructor": ("json_object",),
+    "JsonArrayConstructor": ("json_array",),
+    "JsonArrayQueryConstructor": ("json_array",),
+    "JsonObjectAgg": ("json_objectagg",),
+    "JsonArrayAgg": ("json_arrayagg",),
+    "MergeSupportFunc": ("merge_action",),
+}
+# Fields whose kind of node goes without saying.
+_FIELDS = frozenset({"typeName", "useOp", "relation", "intoClause"})
+_QUERIES = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
+_FIXED = {
+    "VariableShowStmt": Effect.NOTHING,
+    "FetchStmt": Effect.NOTHING,  # what its cursor runs was judged where it was declared
+    "ClosePortalStmt": Effect.NOTHING,
+    "PrepareStmt": Effect.TOUCHES,
+    "DeallocateStmt": Effect.TOUCHES | Effect.SPOILS,
+    "ListenStmt": Effect.TOUCHES,
+    "UnlistenStmt": Effect.TOUCHES,
+    "NotifyStmt": Effect.TOUCHES,
+    "LockStmt": Effect.TRANSACTION,
+    "ConstraintsSetStmt": Effect.TRANSACTION,
+    "ExecuteStmt": UNSEEN,
+    "DoStmt": UNSEEN,
+    "CallStmt": UNSEEN,
+    "LoadStmt": UNSEEN,
+}
+_TRANSACTIONS = {
+    "TRANS_STMT_BEGIN": Effect.BEGINS,
+    "TRANS_STMT_START": Effect.BEGINS,
+    "TRANS_STMT_SAVEPOINT": Effect.TRANSACTION,
+    "TRANS_STMT_RELEASE": Effect.TRANSACTION,
+    "TRANS_STMT_ROLLBACK_TO": Effect.TRANSACTION,
+}
+_DISCARDS = {
+    "DISCARD_ALL": Effect.LIFTS | Effect.RESETS | Effect.SPOILS | Effect.TOUCHES,
+    "DISCARD_PLANS": Effect.SPOILS | Effect.TOUCHES,
+}
+
+
+def effects_of(sql: str, catalog: Catalog = BUILT_IN) -> Effect:
+    """What running this text does to its session; several statements in one text do what each of them does.
+
+    Kept with the catalog. Text too long to be read, or not PostgreSQL's, counts as code that cannot be seen.
+
+    >>> effects_of("SELECT count(*) AS n FROM item WHERE lower(name) = $1")
+    <Effect.NOTHING: 0>
+    >>> effects_of("SELECT set_config('search_path', $1, false)")
+    <Effect.TOUCHES: 1>
+    """
+    judged = catalog.judged.young.get(sql)
+    return _judged(sql, catalog) if judged is None else judged
+
+
+def _judged(sql: str, catalog: Catalog) -> Effect:
+    if len(sql) > _LONG:
+        # Above this, looking for lists alone would take too long.
+        sql = folded(sql) if len(sql) <= _LONGEST else sql
+        if len(sql) > LIMIT:
+            return UNSEEN
+    known = catalog.judged.young.get(sql)
+    if known is None:
+        known = catalog.judged.recall(sql)
+    if known is None:
+        known = _judge(sql, catalog)
+        catalog.judged.keep(sql, known)
+    return known
+
+
+def _judge(sql: str, catalog: Catalog) -> Effect:
+    statements = None if "\\" in sql and not catalog.standard_strings else parse(sql)
+    if statements is None:
+        return UNSEEN
+    effect = Effect.NOTHING
+    for statement in statements:
+        effect |= _statement(statement["stmt"], catalog)
+    return effect
+
+
+def _statement(node: dict[str, Any], catalog: Catalog) -> Effect:
+    ((kind, statement),) = node.items()
+    if kind in _QUERIES:
+        return _query(node, catalog)
+    if kind in _FIXED:
+        return _FIXED[kind]
+    match kind:
+        case "VariableSetStmt":
+            return settings.set_statement(statement)
+        case "TransactionStmt":
+            return _TRANSACTIONS.get(statement["kind"], Effect.ENDS) | settings.modes(statement.get("options", []))
+        case "DiscardStmt":
+            return _DISCARDS.get(statement["target"], Effect.TOUCHES)
+        case "ExplainStmt":
+            analyzed = any(option["DefElem"]["defname"] == "analyze" for option in statement.get("options", []))
+            effect = _statement(statement["query"], catalog)
+            # Planning writes nothing, but it folds constants: a domain's CHECK is run, by way of an array's input.
+            return effect if analyzed else effect & ~Effect.WRITES
+        case "DeclareCursorStmt":
+            held = statement.get("options", 0) & _HOLD
+            return _query(statement["query"], catalog) | (Effect.TOUCHES if held else Effect.TRANSACTION)
+        case "CopyStmt":
+            return _copy(statement, catalog)
+    # What defines things runs code in many a place (defaults, index expressions, event triggers, extensions).
+    return UNSEEN | Effect.WRITES
+
+
+def _copy(statement: dict[str, Any], catalog: Catalog) -> Effect:
+    if statement.get("is_program"):
+        return UNSEEN | Effect.WRITES
+    if "query" in statement:
+        return _query(statement["query"], catalog)
+    relation = _relation(statement["relation"])
+    if not statement.get("is_from"):
+        return catalog.read(relation)
+    return catalog.write(relation) | _query({"BoolExpr": statement.get("whereClause", {})}, catalog)
+
+
+def _query(root: dict[str, Any], catalog: Catalog) -> Effect:
+    """The effects of a query, or of a statement that writes, and of all their parts. No recursion: trees are deep."""
+    effect = UNSEEN if catalog.unseen else Effect.NOTHING
+    waiting: list[Any] = [root]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            for name, value in node.items():
+                if isinstance(value, dict | list):
+                    waiting.append(value)
+                    # Kinds of nodes are capitalised, fields are not.
+                    if name in _FIELDS:
+                        effect |= _field(name, value, catalog)
+                    elif name[0].isupper() and name not in _PARTS:
+                        found = _node(name, value, catalog)
+                        if found is not Effect.NOTHING:
+                            effect |= found
+    return effect
+
+
+def _node(kind: str, node: Any, catalog: Catalog) -> Effect:
+    judge = _NODES.get(kind)
+    if judge is not None:
+        return judge(node, catalog)
+    # Anything else is a kind of expression that is not known here.
+    return catalog.grammar(_SYNTAX[kind]) if kind in _SYNTAX else UNSEEN
+
+
+def _field(name: str, value: Any, catalog: Catalog) -> Effect:
+    match name:
+        case "typeName":
+            return catalog.type(_path(value["names"]))
+        case "useOp":
+            return catalog.operator(_path(value))
+        case "relation" if "relname" in value:
+            return catalog.read(_relation(value))
+        case "intoClause":
+            return Effect.WRITES | Effect.TOUCHES
+    return Effect.NOTHING
+
+
+def _call(node: dict[str, Any], catalog: Catalog) -> Effect:
+    path = _path(node["funcname"])
+    effect = catalog.function(path)
+    if path[-1] == "set_config" and Effect.TRANSACTION in effect:
+        return settings.set_config(node.get("args", []))
+    return effect
+
+
+def _attributes(parts: list[Any], catalog: Catalog) -> Effect:
+    effect = Effect.NOTHING
+    for part in parts:
+        if "String" in part:
+            effect |= catalog.attribute(part["String"]["sval"])
+    return effect
+
+
+def _path(names: list[Any]) -> list[str]:
+    return [name["String"]["sval"] for name in names]
+
+
+def _relation(node: dict[str, Any]) -> list[str]:
+    return [node["schemaname"], node["relname"]] if "schemaname" in node else [node["relname"]]
+
+
+def _column(node: Any, catalog: Catalog) -> Effect:
+    # A call needs the row before its dot.
+    return _attributes(node["fields"][-1:], catalog) if len(node["fields"]) > 1 else Effect.NOTHING
+
+
+def _operator(node: Any, catalog: Catalog) -> Effect:
+    return Effect.NOTHING if "BETWEEN" in node["kind"] else catalog.operator(_path(node["name"]))
+
+
+def _write(node: Any, catalog: Catalog) -> Effect:
+    return catalog.write(_relation(node["relation"]))
+
+
+_NODES: dict[str, Callable[[Any, Catalog], Effect]] = {
+    "A_Expr": _operator,
+    "A_Indirection": lambda node, catalog: _attributes(node["indirection"], catalog),
+    "ColumnRef": _column,
+    "FuncCall": _call,
+    "SubLink": lambda node, catalog: catalog.operator(_path(node.get("operName", _EQUAL))),
+    "RangeVar": lambda node, catalog: catalog.read(_relation(node)),
+    "TypeName": lambda node, catalog: catalog.type(_path(node["names"])),
+    "RangeTableSample": lambda node, catalog: catalog.function(_path(node["method"])),
+    "LockingClause": lambda _node, _catalog: Effect.WRITES,
+    "InsertStmt": _write,
+    "UpdateStmt": _write,
+    "DeleteStmt": _write,
+    "MergeStmt": _write,
+}

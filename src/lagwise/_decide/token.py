@@ -12,7 +12,7 @@ from lagwise.errors import InvalidToken
 _VERSION = 1
 _ENTRY = struct.Struct(">QIQII")  # system identifier, timeline, LSN, issued at, in doubt at
 _MOST = 16  # databases in one token: 16 make 605 characters, an eighth of what a cookie holds
-_SKEW = 60.0
+SKEW = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,15 @@ class Position:
 
     def merge(self, other: "Position") -> "Position":
         """The least position that covers both; a timeline outranks any LSN of an earlier one."""
-        timeline, lsn = max((self.timeline, self.lsn), (other.timeline, other.lsn))
+        place, place_of_other = (self.timeline, self.lsn), (other.timeline, other.lsn)
+        if (
+            place_of_other >= place
+            and other.issued_at >= self.issued_at
+            and other.in_doubt_at >= self.in_doubt_at
+            and other.system == self.system
+        ):
+            return other
+        timeline, lsn = max(place, place_of_other)
         return Position(
             system=self.system,
             timeline=timeline,
@@ -50,11 +58,11 @@ class Position:
         Servers' clocks differ, and here an early end would uncover a stale replica: the window is
         prolonged by a minute. It is for commits that were cut off, so that costs the primary little.
         """
-        return self.in_doubt_at > 0 and now <= self.in_doubt_at + window + _SKEW
+        return self.in_doubt_at > 0 and now <= self.in_doubt_at + window + SKEW
 
     def expired(self, window: float, now: float) -> bool:
         """Whether the sticky window (seconds) has passed, so that a useless position may be dropped."""
-        return now > self.issued_at + window + _SKEW
+        return now > self.issued_at + window + SKEW
 
 
 @dataclass(frozen=True, slots=True)

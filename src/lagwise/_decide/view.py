@@ -1,126 +1,92 @@
-"""What is known of the nodes at one moment: their readings, and the View of them all."""
+"""What is known of the nodes at one moment: the View of them all."""
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from math import inf
+from math import inf, isfinite
 
-from lagwise._decide.lag_history import History
-from lagwise._decide.lsn import LSN
+from lagwise._decide.identity import NO_TERMS, NOTHING, Identity, Terms, believe, claimants
+from lagwise._decide.lag_history import LagHistory
+from lagwise._decide.node import Node, Reading, Role, Standing, second_names
 
-
-class Role(StrEnum):
-    """What a node says it is (`pg_is_in_recovery()`), whatever it was configured as."""
-
-    PRIMARY = "primary"
-    REPLICA = "replica"
+__all__ = ["Node", "Reading", "Role", "Standing", "View"]
 
 
-class Standing(StrEnum):
-    """Where a node stands: the one primary, in rotation for reads, or why it is not."""
-
-    PRIMARY = "primary"
-    IN_ROTATION = "in-rotation"
-    LAGGING = "lagging"
-    DRAINED = "drained"
-    UNREACHABLE = "unreachable"
-    OTHER_TIMELINE = "other-timeline"
-    OTHER_CLUSTER = "other-cluster"
-    RIVAL_PRIMARY = "rival-primary"
-    RIVALS_REPLICA = "rivals-replica"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """What one node answered to one probe.
-
-    Attributes:
-        role: primary or replica.
-        system: the system identifier; 0 where the server is not PostgreSQL.
-        timeline: the timeline it writes (primary) or follows (replica).
-        lsn: a primary's insert position, normalised; what a replica has replayed.
-        at: monotonic seconds when the probe was sent: whatever was committed before is at or below a
-            primary's `lsn`.
-        flushed: what a primary has flushed to disk, and so handed on; 0 where that was not asked.
-    """
-
-    role: Role
-    system: int
-    timeline: int
-    lsn: LSN
-    at: float
-    flushed: LSN = LSN(0)
-
-    def stuck_since(self, earlier: "Reading | None") -> bool:
-        """Whether this primary holds log back that it has not flushed, and flushed nothing since."""
-        return earlier is not None and earlier.flushed == self.flushed and 0 < self.flushed < self.lsn
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """One node as last read. `reading` is None while it is unreachable; `error` then is a class name."""
-
-    name: str
-    weight: float = 1.0
-    reading: Reading | None = None
-    error: str | None = None
-    drained: bool = False
-    standing: Standing = Standing.UNREACHABLE
-    fresh_at: float = -inf
-
-    def staleness(self, now: float) -> float:
-        """Seconds by which this replica may be behind the primary; infinite when that cannot be bounded."""
-        return max(0.0, now - self.fresh_at)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class View:
-    """An immutable picture of all nodes, replaced whole at each reading; nobody locks.
+    """An immutable picture of all nodes, replaced whole at each reading; no lock is needed.
 
     `rotation` is sorted by replayed position, the most advanced first. Staleness follows from that
     position alone, so the replicas that pass a floor, or a staleness bound, are always a prefix.
+
+    Attributes:
+        nodes: in the order of the configuration; the first is the one configured as primary.
+        at: monotonic seconds when the latest probe in this picture was sent.
+        system, timeline: what is believed of the cluster; how surely, `identity` says.
+        alone: there is one server and no other to read from, however many names lead to it.
+        suspect_until: clients' positions are compared with nothing until then (monotonic seconds).
+        leader: the latest primary's name and timeline, also while there is none; None before the first.
     """
 
     nodes: tuple[Node, ...]
-    history: History = History()
+    history: LagHistory = LagHistory()
+    identity: Identity = NOTHING
+    terms: Terms = NO_TERMS
+    at: float = -inf
     system: int = 0
     timeline: int = 0
+    suspect_until: float = -inf
     primary: Node | None = None
+    leader: tuple[str, int] | None = None
+    alone: bool = False
     rotation: tuple[Node, ...] = ()
-    weights: tuple[float, ...] = field(default=(), repr=False)
-    _lsns: tuple[int, ...] = field(default=(), repr=False)
-    _times: tuple[float, ...] = field(default=(), repr=False)
+    weights: tuple[float, ...] = ()
+    _lsns: tuple[int, ...] = ()
+    _times: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, nodes: Iterable[Node], before: "View | None" = None) -> "View":
-        """Judge the nodes' readings together; `before` brings the history and the last known identity."""
+    def of(cls, nodes: Iterable[Node], before: "View | None" = None, terms: Terms | None = None) -> "View":
+        """Judge the nodes' readings together; `before` brings the history, the belief and the terms.
+
+        The nodes need not be those of before: one may have been added or removed.
+        """
         nodes = tuple(nodes)
-        identity = (before.system, before.timeline) if before is not None else (0, 0)
-        primary = _elect(nodes, identity)
-        history = before.history if before is not None else History()
-        if primary is not None and primary.reading is not None:
-            now = (primary.reading.system, primary.reading.timeline)
-        else:
-            # Nobody vouches for a newer timeline than the replicas do themselves.
-            system = _system(nodes, identity)
-            now = max([identity, *((r.system, r.timeline) for r in _replicas(nodes) if r.system == system)])
-        if now != identity:
-            # Positions of one timeline say nothing of times on another.
-            identity, history = now, History()
+        known = before.identity if before is not None else NOTHING
+        terms = terms or (before.terms if before is not None else NO_TERMS)
+        identity, primary = believe(nodes, known, terms)
+        # Positions of one timeline say nothing of times on another.
+        history = before.history if before is not None and identity.line == known.line else LagHistory()
         if primary is not None and primary.reading is not None:
             history = history.seen(primary.reading.lsn, primary.reading.at)
-        split = primary is None and len(_claims(nodes, identity)) > 1
-        nodes = tuple(_judged(node, primary, identity, history, split=split) for node in nodes)
+        others = second_names(nodes)
+        split = len(claimants([node for node in nodes if node.name not in others], identity)) > 1
+        leader = before.leader if before is not None else None
+        judged = tuple(_judged(node, primary, identity, history, others, split=split) for node in nodes)
+        picture = cls(
+            nodes=judged,
+            history=history,
+            identity=identity,
+            terms=terms,
+            at=max(
+                [before.at if before is not None else -inf, *(n.reading.at for n in nodes if n.reading is not None)]
+            ),
+            system=identity.system,
+            timeline=identity.timeline,
+            suspect_until=identity.suspect_until,
+            primary=next((node for node in judged if node.standing is Standing.PRIMARY), None),
+            leader=(primary.name, identity.timeline) if primary is not None else leader,
+            alone=len(nodes) == 1 or (primary is not None and len(others) == len(nodes) - 1),
+        )
+        return picture._rotated(judged)
+
+    def _rotated(self, nodes: tuple[Node, ...]) -> "View":
+        """The same picture of these nodes, whose standing is known."""
         able = [node for node in nodes if node.standing is Standing.IN_ROTATION]
         able.sort(key=lambda node: -node.reading.lsn if node.reading else 0)
-        return cls(
+        return replace(
+            self,
             nodes=nodes,
-            history=history,
-            system=identity[0],
-            timeline=identity[1],
-            primary=next((node for node in nodes if node.standing is Standing.PRIMARY), None),
             rotation=tuple(able),
             weights=tuple(accumulate(node.weight for node in able)),
             _lsns=tuple(-node.reading.lsn for node in able if node.reading),
@@ -137,11 +103,15 @@ class View:
 
     def without(self, names: frozenset[str]) -> "View":
         """The same picture with these nodes taken out of rotation."""
-        return View.of((replace(node, drained=True) if node.name in names else node for node in self.nodes), self)
+        return self._rotated(tuple(_drained(node) if node.name in names else node for node in self.nodes))
 
     def heard_from_all(self, since: float) -> bool:
         """Whether every node has answered a probe sent at `since` (monotonic seconds) or later."""
         return all(node.reading is not None and node.reading.at >= since for node in self.nodes)
+
+    def denies(self, timeline: int, now: float) -> bool:
+        """Whether there is no such later timeline: every node was asked just now, or all have long denied it."""
+        return (timeline <= self.identity.abandoned and now < self.suspect_until) or self.heard_from_all(now)
 
     def node(self, name: str) -> Node:
         """The node of that name; `KeyError` when there is none."""
@@ -156,56 +126,47 @@ class View:
             return Standing.LAGGING
         return node.standing
 
+    def __repr__(self) -> str:
+        """The scenario at the moment of its latest reading."""
+        return f"<View {self.described(self.at, self.terms.max_lag)}>"
 
-def _replicas(nodes: Iterable[Node]) -> list[Reading]:
-    return [node.reading for node in nodes if node.reading is not None and node.reading.role is Role.REPLICA]
+    def described(self, now: float, max_lag: float) -> str:
+        """The scenario in a line, at `now` (monotonic seconds); no address is in it."""
+        shown = (f"{node.name} ({self._seen(node, now, max_lag)})" for node in self.nodes if node is not self.primary)
+        leader = self.primary.name if self.primary is not None else "none"
+        return f"primary={leader} replicas={', '.join(shown) or 'none'}"
 
-
-def _system(nodes: tuple[Node, ...], known: tuple[int, int]) -> int:
-    """Which cluster is ours: the one known; else the only one; else that of the node configured as primary; else 0."""
-    if known[0]:
-        return known[0]
-    systems = {node.reading.system for node in nodes if node.reading is not None}
-    if len(systems) == 1:
-        return systems.pop()
-    first = nodes[0].reading if nodes else None
-    return first.system if first is not None else 0
-
-
-def _claims(nodes: tuple[Node, ...], known: tuple[int, int]) -> list[Node]:
-    """The nodes that may be the primary: those on the latest timeline that anybody knows of.
-
-    Once the cluster is known, another cluster's primary is no candidate, whatever its timeline. And none is
-    a primary whose replicas, or whose past here, speak of a later timeline: it is the old one come back.
-    """
-    primaries = [node for node in nodes if node.reading is not None and node.reading.role is Role.PRIMARY]
-    system = _system(nodes, known)
-    timelines = [(node.reading.timeline, node) for node in primaries if node.reading and node.reading.system == system]
-    followed = [replica.timeline for replica in _replicas(nodes) if replica.system == system]
-    latest = max([known[1], *followed, *(timeline for timeline, _ in timelines)])
-    return [node for timeline, node in timelines if timeline == latest]
+    def _seen(self, node: Node, now: float, max_lag: float) -> str:
+        standing, staleness = self.standing(node, max_lag, now), node.staleness(now)
+        known = standing in {Standing.IN_ROTATION, Standing.LAGGING} and isfinite(staleness)
+        return f"{standing}, {staleness:.1f} s" if known else str(standing)
 
 
-def _elect(nodes: tuple[Node, ...], known: tuple[int, int]) -> Node | None:
-    """The one primary. Two on one timeline, or two of which neither cluster is known, are none."""
-    claims = _claims(nodes, known)
-    return claims[0] if len(claims) == 1 else None
+def _drained(node: Node) -> Node:
+    standing = Standing.DRAINED if node.standing is Standing.IN_ROTATION else node.standing
+    return replace(node, drained=True, standing=standing)
 
 
-def _judged(node: Node, primary: Node | None, identity: tuple[int, int], history: History, *, split: bool) -> Node:
+def _judged(
+    node: Node, primary: Node | None, identity: Identity, history: LagHistory, others: frozenset[str], *, split: bool
+) -> Node:
     reading, fresh_at = node.reading, -inf
     if reading is None:
         standing = Standing.UNREACHABLE
+    elif node.name in others:
+        standing = Standing.SAME_SERVER
     elif node is primary:
         standing = Standing.PRIMARY
+    elif not identity.sure and not split and (reading.role is Role.PRIMARY or not identity.system):
+        standing = Standing.UNCONFIRMED
     elif reading.role is Role.PRIMARY:
         standing = Standing.RIVAL_PRIMARY
-    elif reading.system != identity[0]:
+    elif reading.system != identity.system:
         standing = Standing.OTHER_CLUSTER
-    elif reading.timeline != identity[1]:
+    elif reading.timeline != identity.timeline:
         standing = Standing.OTHER_TIMELINE
     elif split:
-        # Two histories share this timeline's number: nobody can say which of them a position is of.
+        # Two histories share this timeline's number: no position tells which of them it is of.
         standing = Standing.RIVALS_REPLICA
     else:
         standing = Standing.DRAINED if node.drained else Standing.IN_ROTATION

@@ -1,60 +1,32 @@
-"""One task that reads every node and publishes the View; readers wait for the next one."""
+"""Reads every node, and wakes those who wait for exactly what a reading has brought."""
 
 import asyncio
 import logging
-import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from math import inf
-from typing import Protocol
+from typing import Any
 
-from lagwise._client.causality import known_systems
-from lagwise._decide.view import Node, Reading, Standing, View
-from lagwise._nodes.probe import Prober
+from lagwise._decide.events import Watcher
+from lagwise._decide.failure import Cause, Kind, cause_of
+from lagwise._decide.route import Reason
+from lagwise._decide.view import Reading, View
+from lagwise._nodes.board import Board
+from lagwise._nodes.learning import Learning, Read
+from lagwise._nodes.log import log_event
+from lagwise._nodes.patience import patient
+from lagwise._nodes.prober import Prober
+from lagwise._nodes.say import say
+from lagwise._nodes.watch import Watch
+from lagwise._pools.traffic import Traffic
 from lagwise.policy import Policy
 
-_log = logging.getLogger("lagwise")
-_GAP = 0.002  # seconds between two probes of a node that readers wait for, however many wait
+_AGES = 3600.0  # seconds; a bound for a wait that something else ends
 
 
-@dataclass(slots=True, eq=False)
-class _Watch:
-    """The reading loop of one node: sequential, so that no two probes of a node are ever in flight."""
-
-    prober: Prober
-    wanted: asyncio.Event = field(default_factory=asyncio.Event)
-    started_at: float = -inf
-    failed_at: float = -inf
-    tried_at: float = -inf
-    """When the latest probe that has ended, well or badly, was begun."""
-    silence: asyncio.TimerHandle | None = None
-    """Runs out when the node has been silent for the policy's `abort_after`."""
-
-    @property
-    def asking(self) -> bool:
-        """Whether a probe is in flight."""
-        return self.tried_at < self.started_at
-
-    def ask(self, moment: float) -> None:
-        """Want a probe that begins after `moment`; one in flight that did will do."""
-        if not (self.asking and self.started_at >= moment):
-            self.wanted.set()
-
-
-class Readers(Protocol):
-    """Those who read from one node, who cannot see by themselves that it is silent."""
-
-    def turn_away(self) -> None:
-        """It did not answer a probe: do not wait for a connection to it."""
-
-    def abort(self) -> None:
-        """It has been silent for too long: do not wait for its answers either."""
-
-
-class Monitor:
-    """Watches the nodes. `view` is the latest picture; it is replaced, never changed."""
+class Monitor(Board):
+    """Watches the nodes, and publishes the View. What it tells of them, `tell` hears."""
 
     def __init__(
         self,
@@ -62,179 +34,140 @@ class Monitor:
         probers: Mapping[str, Prober],
         policy: Policy,
         clock: Callable[[], float],
-        readers: Mapping[str, Readers],
+        readers: Mapping[str, Traffic],
+        *,
+        tell: Watcher = log_event,
+        catalog: Any = None,
+        read_catalog: Read | None = None,
+        learned: Callable[[Any], None] | None = None,
     ) -> None:
-        self.view = view
-        self.clock = clock
+        super().__init__(view, clock, tell)
         self._policy = policy
-        self._readers = readers
-        self._rivals: tuple[str, ...] = ()
-        self._opened = False
-        self._news: dict[str, Node] = {}
-        self._watches = {name: _Watch(prober) for name, prober in probers.items()}
-        for name, prober in probers.items():
-            prober.lost = partial(self.lost, name, "ConnectionLost")
-        self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stopped = self._stopping = False
+        self._learning = learning = Learning(read_catalog, catalog, clock, learned)
+        self._watches = {
+            name: Watch(name, prober, readers[name], self, learning, policy, clock, tell)
+            for name, prober in probers.items()
+        }
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start watching; returns when every node has answered or failed once, at most two time-outs later."""
+        began = self.clock()
         self._task = asyncio.create_task(self._run(), name="lagwise-monitor")
-        deadline = self.clock() + 2 * self._policy.probe_timeout
-        await self.until(lambda: all(watch.tried_at > -inf for watch in self._watches.values()), deadline)
-        # Judged together: whoever answered first must not decide which cluster is ours.
-        self._opened = True
-        self._publish()
+        with suppress(TimeoutError):
+            async with patient(2 * self._policy.probe_timeout):
+                for watch in self._watches.values():
+                    await self._tried(watch, began, began + _AGES)
+        self.open()
 
     async def stop(self) -> None:
-        """Stop watching, and wait until the task and its connections are gone."""
+        """Stop watching; returns when the tasks and their connections are gone, `close_timeout` later at most."""
+        self._stopped = self._stopping = True
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            _, late = await asyncio.wait({self._task}, timeout=self._policy.close_timeout)
+            if late:
+                say(logging.WARNING, "monitor-abandoned", seconds=self._policy.close_timeout)
 
-    async def until(self, satisfied: Callable[[], bool], deadline: float) -> bool:
-        """Wait until `satisfied()`, which is asked at every reading; False at `deadline`, monotonic seconds.
+    @property
+    def ended(self) -> bool:
+        """Whether watching has ended though nothing has stopped it: the View will not change any more."""
+        return self._task is not None and self._task.done() and not self._stopped
 
-        Check, subscribe, check again: the future is taken before the check, with no await in between.
+    async def improved(self, reason: Reason, floor: int, since: float, deadline: float) -> bool:
+        """Wait until a route that ended in this reason is worth deciding anew; False at `deadline`.
+
+        `floor` is the position that no replica has replayed, `since` the moment that no replica's picture is as
+        new as. The caller has just looked at the view, with no await since: nothing can have come between.
         """
-        while True:
-            changed = self._changed
-            if satisfied():
-                return True
-            left = deadline - self.clock()
-            if left <= 0:
-                return False
-            await asyncio.wait((changed,), timeout=left)
+        seconds = deadline - self.clock()
+        if reason is Reason.NONE_CAUGHT_UP:
+            self.hurry(node.name for node in self.view.rotation)
+            return await self._floors.wait(floor, seconds)
+        self.hurry(self._watches)  # freshness, and another history, need the primary's reading as well
+        if reason is Reason.ALL_LAGGING:
+            return await self._times.wait(since, seconds)
+        return await self._histories.wait(0.0, seconds)
 
     async def after(self, name: str, moment: float, deadline: float) -> Reading | None:
         """A reading of this node that was asked for after `moment`, or None when that fails.
 
-        Callers share readings: whoever arrives while one is in flight gets the next.
+        Callers share readings: one that asks while a reading is in flight gets the next.
         """
-        watch = self._watches[name]
-
-        def settled() -> bool:
-            if watch.failed_at >= moment:
-                return True
-            reading = self.view.node(name).reading
-            if reading is not None and reading.at >= moment:
-                return True
-            watch.ask(moment)
-            return False
-
-        await self.until(settled, deadline)
+        await self._tried(self._watches[name], moment, deadline)
         reading = self.view.node(name).reading
         return reading if reading is not None and reading.at >= moment else None
 
     async def settled(self, moment: float, deadline: float, *, every: bool = False) -> None:
         """Wait until every unreachable node, or every node at all, has been tried again since `moment`."""
+        asked = [self._watches[node.name] for node in self.view.nodes if every or node.reading is None]
+        for watch in asked:
+            if watch.tried_at < moment:
+                watch.ask(moment)
+        for watch in asked:
+            await self._tried(watch, moment, deadline)
 
-        def tried() -> bool:
-            asked = [node.name for node in self.view.nodes if every or node.reading is None]
-            waiting = [name for name in asked if self._watches[name].tried_at < moment]
-            for name in waiting:
-                self._watches[name].ask(moment)
-            return not waiting
-
-        await self.until(tried, deadline)
-
-    def hurry(self, names: Mapping[str, object] | tuple[str, ...]) -> None:
+    def hurry(self, names: Iterable[str]) -> None:
         """Ask for a newer reading of these nodes than the interval would bring; paced for all who ask."""
-        now = self.clock()
         for name in names:
-            watch = self._watches[name]
-            if not watch.asking and now - watch.started_at >= _GAP:
-                watch.wanted.set()
+            self._watches[name].hurry()
 
     def lost(self, name: str, error: str) -> None:
         """A request lost this node: forget its reading until the next probe, which is due at once."""
         node = self.view.node(name)
         if node.reading is not None:
-            self._publish(replace(node, reading=None, error=error))
-        self._watches[name].wanted.set()
+            self._publish(replace(node, reading=None, cause=Cause(Kind.LOST, error)))
+        self._watches[name].ask()
+
+    def suspect(self, name: str) -> None:
+        """A session was refused a new connection to this node: probe over a new one, until one can be had."""
+        self._watches[name].doubt()
 
     def drain(self, name: str, *, drained: bool) -> None:
         """Take a replica out of rotation, or let it back."""
         self._publish(replace(self.view.node(name), drained=drained))
 
+    @property
+    def catalog(self) -> Any:
+        """What `read_catalog(driver, timeout)` answered last, or the `catalog` given until then."""
+        return self._learning.value
+
+    def relearn(self) -> None:
+        """Read the catalog again, soon: a statement names what is not in it."""
+        self._learning.again()
+
     async def _run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for name, watch in self._watches.items():
-                group.create_task(self._keep_reading(name, watch), name=f"lagwise-monitor-{name}")
-
-    async def _keep_reading(self, name: str, watch: _Watch) -> None:
         try:
-            while True:
-                watch.wanted.clear()
-                watch.started_at = self.clock()
-                await self._read(name, watch)
-                await _at_most(watch.wanted.wait(), self._pause(watch))
+            for watch in self._watches.values():
+                self._begin(watch)
+            await asyncio.get_running_loop().create_future()  # until cancelled
         finally:
-            self._heard(watch)
-            await watch.prober.close()
+            self._stopping = True
+            if not self._stopped:
+                say(logging.ERROR, "monitor-ended")
+            tasks = tuple(self._tasks.values())
+            self._tasks.clear()
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
 
-    def _pause(self, watch: _Watch) -> float:
-        """Jitter, so that many processes do not probe in step; a node that is down is asked less often.
+    def _begin(self, watch: Watch) -> None:
+        if not self._stopping:
+            task = asyncio.create_task(watch.run(), name=f"lagwise-monitor-{watch.name}")
+            self._tasks[watch.name] = task
+            task.add_done_callback(partial(self._watch_ended, watch))
 
-        Never longer than the interval: from a node's silence to its first unanswered probe no more may pass.
-        """
-        least, most = (0.75, 0.95) if watch.silence is None else (1.0, 1.7)
-        return self._policy.probe_interval * random.uniform(least, most)  # noqa: S311 - not a secret
+    def _watch_ended(self, watch: Watch, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if self._tasks.get(watch.name) is task and not self._stopping:
+            say(logging.ERROR, "watch-restarted", node=watch.name, error=str(cause_of(error)) if error else "cancelled")
+            asyncio.get_running_loop().call_later(self._policy.probe_interval, self._begin, watch)
 
-    async def _read(self, name: str, watch: _Watch) -> None:
-        started = watch.started_at
-        try:
-            reading = await watch.prober.read()
-        except Exception as error:
-            watch.failed_at = watch.tried_at = started
-            if watch.silence is None:
-                self._count_silence(name, watch, self._policy.abort_after - (self.clock() - started))
-            self._publish(replace(self.view.node(name), reading=None, error=type(error).__name__))
-            self._readers[name].turn_away()
-        else:
-            watch.tried_at = started
-            self._heard(watch)
-            self._publish(replace(self.view.node(name), reading=reading, error=None))
-
-    def _count_silence(self, name: str, watch: _Watch, left: float) -> None:
-        def silent() -> None:
-            self._readers[name].abort()
-            # Reads that had been on their way here when the node was given up wait no longer than the first.
-            self._count_silence(name, watch, self._policy.probe_interval)
-
-        watch.silence = asyncio.get_running_loop().call_later(max(0.0, left), silent)
-
-    @staticmethod
-    def _heard(watch: _Watch) -> None:
-        if watch.silence is not None:
-            watch.silence.cancel()
-            watch.silence = None
-
-    def _publish(self, *news: Node) -> None:
-        self._news.update({node.name: node for node in news})
-        if self._opened:
-            before, fresh = self.view, self._news
-            self.view, self._news = View.of((fresh.get(node.name, node) for node in before.nodes), before), {}
-            known_systems.add(self.view.system)
-            self._report(before)
-        changed, self._changed = self._changed, asyncio.get_running_loop().create_future()
-        changed.set_result(None)
-
-    def _report(self, before: View) -> None:
-        for was, now in zip(before.nodes, self.view.nodes, strict=True):
-            if was.standing is not now.standing:
-                _log.info(
-                    "node-changed",
-                    extra={"node": now.name, "standing": str(now.standing), "error": now.error},
-                )
-        rivals = tuple(each.name for each in self.view.nodes if each.standing is Standing.RIVAL_PRIMARY)
-        if len(rivals) > 1 and self.view.primary is None and rivals != self._rivals:
-            _log.error("two-primaries", extra={"nodes": rivals})
-        self._rivals = rivals
-
-
-async def _at_most(awaitable: Awaitable[object], seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await awaitable
+    async def _tried(self, watch: Watch, moment: float, deadline: float) -> None:
+        while watch.tried_at < moment:
+            watch.ask(moment)
+            if not await watch.tried.wait(moment, deadline - self.clock()):
+                return

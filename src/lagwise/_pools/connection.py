@@ -1,165 +1,223 @@
-"""What is kept true of a pooled connection: alive, fenced, left clean, and its commits announced."""
+"""A pooled connection for reads: it cannot write, has a transaction when asked, and goes back as it came."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-from sqlalchemy.engine import Connection, Engine, RootTransaction, TwoPhaseTransaction
+from sqlalchemy.engine import Connection, NestedTransaction, RootTransaction
 
-from lagwise._client.causality import Commit
-from lagwise._decide.statement import plain
+from lagwise._decide.catalog import Catalog
+from lagwise._decide.effect import Effect
+from lagwise._decide.statement import effects_of
 from lagwise._pools.driver import abandon, driver_of, run_driver
+from lagwise._pools.setup import restoration
+from lagwise.errors import ReadOnly, RoutingError
 
-# Under one of these keys the pool keeps, as long as a connection lives, how to ask the driver whether it is closed.
-_MET, _FENCED = "lagwise.met", "lagwise.fenced"
-_FENCE = "SET default_transaction_read_only = on"
-# What DISCARD ALL does, but for the statements the driver itself has prepared and still counts on.
-_RESET = """
-CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all();
-DO $$ DECLARE p text; BEGIN
-  FOR p IN SELECT name FROM pg_prepared_statements WHERE from_sql LOOP EXECUTE format('DEALLOCATE %I', p); END LOOP;
-END $$"""
+IN_TRANSACTION = Effect.TRANSACTION | Effect.OPAQUE | Effect.RESETS
+STAYS = Effect.TOUCHES | Effect.OPAQUE | Effect.RESETS | Effect.SPOILS | Effect.BEGINS
+_QUERIES = ("select", "with", "values", "table")
+_OPTIONS = ("isolation_level", "postgresql_readonly", "postgresql_deferrable")
+_WAY_OUT = "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
+
+
+def takes_a_snapshot(statement: str) -> bool:
+    """Whether a statement has a snapshot before code of its own runs.
+
+    Once a transaction has one, PostgreSQL lets nothing in it turn to read-write
+    (https://www.postgresql.org/docs/current/sql-set-transaction.html). DO and CALL begin without.
+    """
+    return statement.lstrip("( \t\r\n")[:6].lower().startswith(_QUERIES)
 
 
 class PooledConnection(Connection):
-    """A connection out of a node's pool that goes back as it came.
+    """A connection for reads. It has no transaction until a statement, or the application, asks for one.
 
-    AUTOCOMMIT and session locks outlive the session. A `reset` event of the pool's would cost every session what
-    costs only those that need it here.
+    It is fenced: its server refuses writes (`default_transaction_read_only`), also after a promotion.
     """
 
     touched = False
     """Whether a statement may have left something that outlives the session."""
+    spoilt = False
+    """Whether it can only be closed: what it holds cannot be undone."""
+    engaged = False
+    """Whether a READ ONLY transaction was asked for."""
+    unsure = False
+    """Whether code ran that may have lifted the fence for the transactions to come."""
+
+    task: object = None
+    """The task that has taken it from its pool, the request that the task serves, and when: monotonic seconds."""
+    request: object = None
+    since = 0.0
 
     @property
     def untouched(self) -> bool:
         """Whether it goes back to its pool as it came: nothing will be sent to reset it."""
-        return not (self.touched or self.closed or self.invalidated)
+        return not (self.touched or self.engaged or self.closed or self.invalidated)
+
+    @property
+    def traffic(self) -> Any:
+        """The traffic of its node."""
+        return cast("Any", self.engine).traffic
+
+    @property
+    def catalog(self) -> Catalog:
+        """What the database says of the functions, operators and types that statements name."""
+        catalog: Catalog = self.traffic.catalog
+        return catalog
 
     def note(self, statement: str) -> None:
-        """Note whether a read session's statement may outlive it."""
-        if not plain(statement):
-            self.touched = True
+        """Prepare for a statement that is about to run; called before each.
+
+        Raises:
+            ReadOnly: the statement would lift what keeps a read from writing.
+        """
+        engine: Any = self.engine
+        effect = effects_of(statement, engine.traffic.catalog)
+        if effect:
+            self.prepare_for(effect, statement)
+
+    def prepare_for(self, effect: Effect, statement: str) -> None:
+        """Give the statement the transaction that it needs, and remember what it leaves. Raises as `note()`."""
+        self.refuse_lifting(effect, engaged=self.engaged)
+        self.remember(effect)
+        if effect & IN_TRANSACTION:
+            self.engage()
+        if self.unsure and not takes_a_snapshot(statement):
+            self._take_snapshot()
+
+    def refuse_lifting(self, effect: Effect, *, engaged: bool) -> None:
+        """Raise `ReadOnly` for a statement that would lift the fence, or end the transaction it was given."""
+        if effect & Effect.LIFTS or (effect & Effect.ENDS and (engaged or effect & IN_TRANSACTION)):
+            raise ReadOnly(
+                "a read session keeps its transactions read-only, and this statement would end that. " + _WAY_OUT
+            )
+
+    def remember(self, effect: Effect) -> None:
+        """Remember what a statement may leave behind."""
+        self.touched = self.touched or bool(effect & STAYS)
+        self.spoilt = self.spoilt or bool(effect & Effect.SPOILS)
+        self.unsure = self.unsure or bool(effect & (Effect.OPAQUE | Effect.RESETS))
+        if effect & Effect.UNKNOWN:
+            self.traffic.relearn()
+
+    def engage(self, isolation: str = "READ COMMITTED") -> None:
+        """Run what follows in a READ ONLY transaction, until it ends; BEGIN goes with the next statement."""
+        if self.engaged or self.dialect.name != "postgresql":
+            return
+        adapter = self.connection.dbapi_connection
+        assert adapter is not None
+        self.dialect.set_isolation_level(adapter, cast("Any", isolation))
+        cast("Any", self.dialect).set_readonly(adapter, True)
+        self.engaged = True
+
+    def _take_snapshot(self) -> None:
+        cursor = self.connection.cursor()
+        try:
+            cursor.execute("SELECT 1")
+        finally:
+            cursor.close()
+
+    def disengage(self) -> None:
+        """The transaction has ended: what follows runs by itself again."""
+        self.engaged = False
+        if self.closed or self.invalidated:
+            return
+        adapter = self.connection.dbapi_connection
+        assert adapter is not None
+        self.dialect.set_isolation_level(adapter, "AUTOCOMMIT")
+        cast("Any", self.dialect).set_readonly(adapter, False)
+        if self.unsure:
+            self._undo()
+
+    def begin(self) -> RootTransaction:
+        """As `Connection.begin`."""
+        return super().begin() if self.in_transaction() else _Reading(self)
+
+    def begin_nested(self) -> NestedTransaction:
+        """As `Connection.begin_nested`; a savepoint asks for a transaction."""
+        self.engage()
+        return super().begin_nested()
+
+    def execution_options(self, **opt: Any) -> Connection:
+        """As `Connection.execution_options`; an isolation level asks for a READ ONLY transaction.
+
+        Raises:
+            ReadOnly: `postgresql_readonly=False`.
+            RoutingError: SERIALIZABLE, which a replica cannot give.
+        """
+        level, readonly, _ = (opt.pop(name, None) for name in _OPTIONS)
+        if readonly is False:
+            raise ReadOnly("postgresql_readonly=False makes no sense in a read session. " + _WAY_OUT)
+        if level is not None and level.upper() != "AUTOCOMMIT":
+            if level.upper() == "SERIALIZABLE":
+                raise RoutingError(
+                    "isolation_level SERIALIZABLE cannot be had from a replica: "
+                    "use db.read(snapshot=True), which is REPEATABLE READ, or a write session"
+                )
+            self.engage(level.upper())
+        elif readonly:
+            self.engage()
+        return super().execution_options(**opt) if opt else self
 
     def close(self) -> None:
         """As `Connection.close`; undo first what may have been left."""
         try:
-            if self.touched and not (self.closed or self.invalidated):
-                self._undo()
+            if self.engaged or self.touched:
+                self._restore()
         finally:
             super().close()
+
+    def _restore(self) -> None:
+        transaction = self.get_transaction()
+        if transaction is not None:
+            transaction.close()  # it disengages
+        if self.engaged:
+            self.disengage()
+        if self.touched and not (self.closed or self.invalidated):
+            self._undo()
 
     def _undo(self) -> None:
         try:
             self.reset()
         except BaseException as error:
-            # Nobody knows in which state it is.
+            # In which state it is cannot be known.
             abandon(self)
             self.invalidate()
             if not isinstance(error, Exception):
                 raise
 
     def reset(self) -> None:
-        """Undo what was left, in one trip."""
-        self.rollback()
+        """Undo what was left, in one trip, or let the pool open another connection in its place."""
+        script = None if self.spoilt else restoration(self.info)
+        if script is None:
+            self.invalidate()
+            return
         end = "ROLLBACK; " if driver_of(self).is_in_transaction() else ""
-        fence = f"; {_FENCE}" if _FENCED in self.info else ""
-        run_driver(self, end + _RESET + fence)
+        run_driver(self, end + script)
+        self.touched = self.unsure = False
 
 
-class BorrowedConnection(PooledConnection):
-    """One of an engine with an owner, who may have set it up in ways that a reset would undo."""
+class _Reading(RootTransaction):
+    """The transaction of a connection for reads: none for the server, unless it was asked for."""
 
-    def reset(self) -> None:
-        """Let the pool open a new one in its place."""
-        self.invalidate()
-
-
-class WritingConnection(PooledConnection):
-    """A connection that may write, and says so before each COMMIT.
-
-    Not by way of SQLAlchemy's commit event: an engine that has listeners looks for those of every event at every
-    statement, an eighth of what a write costs.
-    """
-
-    before_commit: Callable[[], Commit | None] | None = None
-    """What to call before COMMIT is sent. It answers a handle, which is told when the server does not commit."""
-    _commit: Commit | None = None
-
-    def note(self, statement: str) -> None:
-        """What a write session sets stays: its connection is as it left it."""
-
-    def begin(self) -> RootTransaction:
-        """As `Connection.begin`."""
-        return super().begin() if self.in_transaction() else _Announced(self)
-
-    def begin_twophase(self, xid: Any | None = None) -> TwoPhaseTransaction:
-        """As `Connection.begin_twophase`."""
-        if self.in_transaction():
-            return super().begin_twophase(xid)
-        return _AnnouncedTwoPhase(self, self.engine.dialect.create_xid() if xid is None else xid)
-
-    def announce(self) -> None:
-        """COMMIT is about to be sent: whoever asked for it hears of it now."""
-        before, self.before_commit = self.before_commit, None
-        if before is not None:
-            self._commit = before()
-
-    def failed(self, error: BaseException) -> None:
-        """A statement failed: if it was a COMMIT and the server said so itself, nothing was committed.
-
-        A cancelled COMMIT, or one whose connection broke, may have succeeded: it stays in doubt.
-        """
-        commit, self._commit = self._commit, None
-        if commit is not None and getattr(getattr(error, "orig", error), "sqlstate", None) is not None:
-            commit.refused()
-
-
-class _Announced(RootTransaction):
     __slots__ = ()
+    connection: PooledConnection
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            if self.connection.engaged:
+                self.connection.disengage()
+
+    def rollback(self) -> None:
+        try:
+            super().rollback()
+        finally:
+            if self.connection.engaged:
+                self.connection.disengage()
 
     def commit(self) -> None:
-        if self.is_active:
-            cast("WritingConnection", self.connection).announce()
-        super().commit()
-
-
-class _AnnouncedTwoPhase(_Announced, TwoPhaseTransaction):
-    __slots__ = ()
-
-
-Kind = TypeVar("Kind", bound=PooledConnection)
-
-
-def taken(kind: type[Kind], engine: Engine, *, fenced: bool) -> Kind:
-    """A connection of the engine's pool: one that the driver knows to be closed is left out, and fenced if wanted.
-
-    Fenced, it refuses writes for good: the server may be promoted while it is pooled.
-    """
-    mark = _FENCED if fenced else _MET
-    while True:
-        connection = kind(engine)
-        closed = connection.info.get(mark)
-        if closed is None:
-            if fenced:
-                _fence(connection)
-            connection.info[mark] = getattr(driver_of(connection), "is_closed", _unknown)
-            return connection
-        if not closed():
-            return connection
-        # What pool_pre_ping asks the server, the driver mostly knows.
-        connection.invalidate()
-        connection.close()
-
-
-def _fence(connection: Connection) -> None:
-    try:
-        run_driver(connection, _FENCE)
-    except BaseException:
-        abandon(connection)
-        connection.close()
-        raise
-
-
-def _unknown() -> bool:
-    """A driver that cannot say."""
-    return False
+        try:
+            super().commit()
+        finally:
+            if self.connection.engaged:
+                self.connection.disengage()

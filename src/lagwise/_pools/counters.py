@@ -1,21 +1,31 @@
 """How full a pool is, and what has happened at it."""
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import nlargest
+from typing import Any
+from weakref import WeakSet
 
+from sqlalchemy.engine import Connection
 from sqlalchemy.pool import Pool
 
+from lagwise._pools.internals import most_overflow
+
 _RECENT = 10.0  # seconds
+_PATIENCE = 30.0  # seconds that a session waits for a connection, where its pool does not say: SQLAlchemy's default
 
 
-@dataclass(slots=True)
-class Tally:
-    """What happened at one pool since the Router was made: counts."""
+@dataclass(slots=True, eq=False)
+class Counters:
+    """What happened at one pool since the Router was made: counts; and who has a connection of it now."""
 
     waits: int = 0
     waiting: int = 0
     timeouts: int = 0
     opened: int = 0
+    out: WeakSet[Connection] = field(default_factory=WeakSet, repr=False)
+    """Connections that sessions were given; those that went back meanwhile are closed."""
     _recently: deque[float] = field(default_factory=lambda: deque(maxlen=10_000), repr=False)
 
     def open(self, now: float) -> None:
@@ -29,26 +39,56 @@ class Tally:
             self._recently.popleft()
         return len(self._recently) / _RECENT
 
+    def in_use(self) -> Iterator[Connection]:
+        """The connections that sessions hold now."""
+        return (connection for connection in list(self.out) if not connection.closed)
+
+    def longest_held(self, now: float, most: int = 5) -> list[float]:
+        """For how long the connections that were taken first have been held: seconds, the longest first."""
+        held: list[float] = [now - getattr(connection, "since", now) for connection in self.in_use()]
+        return nlargest(most, held)
+
 
 def checked_out(pool: Pool) -> int:
     """Connections in use; 0 for pools that do not count them."""
-    count = getattr(pool, "checkedout", None)
-    return count() if count is not None else 0
+    counting: Any = pool
+    try:
+        count: int = counting.checkedout()
+    except AttributeError:
+        return 0
+    return count
 
 
 def idle(pool: Pool) -> bool:
     """Whether the pool has an open connection to give at once."""
-    count = getattr(pool, "checkedin", None)
-    return count is not None and count() > 0
+    counting: Any = pool
+    try:
+        found: bool = counting.checkedin() > 0
+    except AttributeError:
+        return False
+    return found
 
 
 def capacity(pool: Pool) -> float:
     """The most connections this pool opens; infinite for pools without a limit."""
-    size = getattr(pool, "size", None)
-    return size() + overflow(pool) if size is not None else float("inf")
+    size = getattr(pool, "size", None)  # a number, where the pool is one of threads
+    most: Any = size() if callable(size) else float("inf")
+    return most + overflow(pool)  # type: ignore[no-any-return]
 
 
 def overflow(pool: Pool) -> float:
     """How many connections beyond its size this pool opens; infinite for pools without a limit."""
-    most: int = getattr(pool, "_max_overflow", -1)  # there is no public name for it
+    most = most_overflow(pool)
     return most if most >= 0 else float("inf")
+
+
+def available(pool: Pool) -> bool:
+    """Whether the pool gives a connection, or opens one, without waiting for another to come back."""
+    return idle(pool) or checked_out(pool) < capacity(pool)
+
+
+def patience(pool: Pool) -> float:
+    """How long a session waits for a connection of this pool, seconds."""
+    timeout = getattr(pool, "timeout", None)
+    seconds: Any = timeout() if callable(timeout) else _PATIENCE
+    return seconds  # type: ignore[no-any-return]

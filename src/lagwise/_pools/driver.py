@@ -1,23 +1,64 @@
 """What SQLAlchemy and the driver say: of an error, of a connection, of the server behind it."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from asyncpg import InterfaceError, InternalClientError  # type: ignore[import-untyped]
+from asyncpg import InterfaceError, InternalClientError, PostgresError  # type: ignore[import-untyped]
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lagwise._decide.failure import Failure, classify
 from lagwise._pools import sqlite
+from lagwise.errors import RoutingError
+
+IS_CLOSED = "lagwise.is_closed"
+"""The key in a connection's `info` of the driver's answer to whether it is closed."""
+
+
+class NotConnected(RoutingError):  # noqa: N818 - the event, as its siblings are named
+    """A node gave no new connection: nothing was sent, so that any statement may run elsewhere.
+
+    `original` is what SQLAlchemy, the driver or the operating system raised.
+    """
+
+    def __init__(self, message: str, original: Exception) -> None:
+        super().__init__(message)
+        self.original = original
+
+
+class WaitsForItself(RoutingError, PoolTimeout):  # noqa: N818 - the event, as its siblings are named
+    """A request wants one connection more than it holds, of a pool that has none: it would wait for its own end."""
+
+
+def failed_to_connect(error: Exception) -> bool:
+    """Whether this is what a server, the way to it, or the driver says; a listener's own mistake is not."""
+    return isinstance(error, OSError | DBAPIError | PostgresError | InterfaceError | InternalClientError)
+
+
+def describe(error: BaseException) -> str:
+    """An error's class and SQLSTATE: its text may name hosts and passwords."""
+    original = getattr(error, "orig", None) or error
+    state = getattr(original, "sqlstate", None)
+    cause = original.__cause__
+    name = type(cause).__name__ if isinstance(cause, PostgresError) else type(original).__name__
+    return f"{name} ({state})" if state else name
 
 
 def judge(error: BaseException | None, *, on_replica: bool) -> Failure:
     """What an exception from SQLAlchemy or the driver means."""
+    if isinstance(error, NotConnected):
+        return Failure.CONNECT
     original = error.orig if isinstance(error, DBAPIError) else error
     if sqlite.refused(original):
         return Failure.READ_ONLY
+    state = getattr(original, "sqlstate", None)
+    if state is None and isinstance(error, DBAPIError):
+        # SQLAlchemy 2.1 leaves it out of its error for a stale plan; the driver's own has it.
+        state = getattr(getattr(original, "__cause__", None), "sqlstate", None)
     return classify(
-        getattr(original, "sqlstate", None),
+        state,
         str(original),
         # Refused, reset and timed-out connects arrive as the operating system's own errors. asyncpg loses its
         # own thread (InternalClientError) over a connection whose end it has read, and not yet acted upon.
@@ -55,7 +96,22 @@ def abandon(connection: Connection) -> None:
             terminate()
 
 
+def is_closed(connection: Connection) -> bool:
+    """Whether the driver knows that the connection is closed: what pool_pre_ping has to ask the server for."""
+    closed: Callable[[], bool] | None = connection.info.get(IS_CLOSED)
+    return closed is not None and closed()
+
+
+def in_hot_standby(connection: Connection) -> bool | None:
+    """Whether the server says, unasked, that it is in recovery; None before PostgreSQL 14, or from another driver."""
+    driver = driver_of(connection)
+    closed: Callable[[], bool] | None = getattr(driver, "is_closed", None)
+    if closed is None or closed():
+        return None  # closed, it cannot even be asked
+    said = getattr(driver.get_settings(), "in_hot_standby", None)
+    return None if said is None else said == "on"
+
+
 def demoted(connection: Connection) -> bool:
-    """Whether the server has said, unasked, that it is in recovery (PostgreSQL 14 and later; asyncpg)."""
-    settings = getattr(driver_of(connection), "get_settings", None)
-    return settings is not None and getattr(settings(), "in_hot_standby", None) == "on"
+    """Whether the server has said that it is in recovery."""
+    return in_hot_standby(connection) is True

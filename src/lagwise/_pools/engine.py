@@ -1,123 +1,99 @@
-"""One way of using a node's pool, and the reads in flight there, which can be cut off when the node is silent."""
+"""A node's pool as sessions use it: in turn, within a bound, and cut off when the node is silent."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
 from typing import Any
-from weakref import WeakSet
 
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util.concurrency import await_only
 
+from lagwise._client.causality import Causality
 from lagwise._decide.failure import Failure
 from lagwise._pools import sqlite
-from lagwise._pools.connection import PooledConnection, WritingConnection, taken
-from lagwise._pools.counters import Tally, capacity, checked_out, idle, overflow
-from lagwise._pools.driver import abandon, demoted, judge
-from lagwise.errors import NoPrimary, ReadOnly, RoutingError
+from lagwise._pools.connection import PooledConnection
+from lagwise._pools.counters import Counters, available, capacity, checked_out, idle, overflow, patience
+from lagwise._pools.driver import (
+    NotConnected,
+    WaitsForItself,
+    abandon,
+    demoted,
+    describe,
+    failed_to_connect,
+    in_hot_standby,
+    is_closed,
+    judge,
+)
+from lagwise._pools.internals import OptionedEngine, drop_resets
+from lagwise._pools.reserve import Reserve
+from lagwise._pools.setup import Setup, autocommit
+from lagwise._pools.traffic import Readers, Traffic
+from lagwise._pools.translation import translation
+from lagwise._pools.turns import Connecting, TurnedAway, Turns
+from lagwise.errors import NoPrimary, RoutingError
+
+_MOST_CLOSED = 1000  # dead connections that one session passes over
 
 
-class Traffic:
-    """The reads in flight at one node, and whom to tell when it is lost."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.lost: Callable[[str], None] = lambda _error: None
-        self.in_flight: WeakSet[Connection] = WeakSet()
-        self._connecting: dict[asyncio.Timeout, bool] = {}
-
-    def abort(self) -> None:
-        """The node is silent: cut off the reads that wait for it, so that they can run elsewhere."""
-        for connection in list(self.in_flight):
-            if not connection.closed:
-                abandon(connection)
-        self._end(self._connecting)
-
-    def turn_away(self) -> None:
-        """The node has not answered somebody: a replica's reads that only wait for a connection go elsewhere."""
-        self._end([connecting for connecting, on_replica in self._connecting.items() if on_replica])
-
-    @staticmethod
-    def _end(waiting: Iterable[asyncio.Timeout]) -> None:
-        now = asyncio.get_running_loop().time()
-        for connecting in waiting:
-            if not connecting.expired():  # ended a moment ago: its task has yet to hear of it
-                connecting.reschedule(now)
-
-    @contextmanager
-    def abortable(self, *, on_replica: bool) -> Iterator[None]:
-        """Opening a connection, or waiting for one, with no limit of its own until somebody sets one."""
-        connecting = asyncio.timeout(None)
-        await_only(connecting.__aenter__())
-        self._connecting[connecting] = on_replica
-        try:
-            yield
-        except BaseException as error:
-            del self._connecting[connecting]
-            await_only(connecting.__aexit__(type(error), error, error.__traceback__))
-            raise
-        del self._connecting[connecting]
-        await_only(connecting.__aexit__(None, None, None))
-
-
-class RoutedEngine(OptionEngine):
-    """One way of using a node's pool: read-only or not, one transaction or none."""
-
-    # SQLAlchemy asks for it six times a statement, an OptionEngine asks its parent each time.
-    _has_events = False
+class RoutedEngine(OptionedEngine):
+    """One of a node's two pools, for sessions that read or for sessions that write."""
 
     def __init__(
-        self,
-        base: Engine,
-        options: Mapping[str, Any],
-        traffic: Traffic,
-        tally: Tally,
-        *,
-        kind: type[PooledConnection],
-        on_replica: bool = False,
-    ) -> None:
-        super().__init__(base, dict(options))
+        self, base: Engine, traffic: Traffic, tally: Counters, turns: Turns, setup: Setup | None,
+        *, kind: type[PooledConnection], reads: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(base, {})
         self.traffic = traffic
         self.tally = tally
+        self.turns = turns
+        self.attempts = Connecting()
+        self.setup = setup
         self.kind = kind
-        self.reads = kind is not WritingConnection
-        self.on_replica = on_replica
+        self.reads = reads
         self.for_async = AsyncEngine(self)
-        if self.reads and self.dialect.name != "postgresql":
+        self.reserve = Reserve()
+        self.fenced = reads and setup is not None
+        if reads:
+            traffic.readers.append(Readers(self.abort, self.turn_away))
+        if reads and setup is None:
             sqlite.refuse_writes(self)
 
     def connect(self) -> PooledConnection:
         """A connection from the pool, fit for this use.
 
         Raises:
-            NoPrimary: the node has said that it is not the primary any more.
+            NotConnected: a read got no connection, and may run elsewhere.
+            NoPrimary: a write got none; or the node has said that it is not the primary any more.
+            WaitsForItself: the task holds two connections already, wants a third, and there is none.
             sqlalchemy.exc.TimeoutError: the pool is exhausted; the message names it and its numbers.
         """
-        if self._proxied._has_events:  # somebody may have begun to listen to it meanwhile
-            self._has_events = True
+        self.hear()
+        task = asyncio.current_task()
+        assert task is not None
+        request, tally = Causality.current(), self.tally
+        open_one = not tally.waiting and idle(self.pool)
+        reserved = not open_one and self._wait(task, request)
         try:
-            if idle(self.pool) and not self.tally.waiting:
-                connection = taken(self.kind, self, fenced=self.on_replica)
+            if open_one:
+                connection = self.kind(self)  # nothing is sent
+                if is_closed(connection):
+                    connection = self._bounded(task, partial(self._another, connection))
             else:
-                connection = self._in_turn()
-        except PoolTimeout as error:
-            self.tally.timeouts += 1
-            raise PoolTimeout(
-                f"no connection to {self.traffic.name} became free in time: {checked_out(self.pool)} of "
-                f"{capacity(self.pool):g} are in use, {self.tally.timeouts} sessions have given up; "
-                "sessions are held too long, or pool_size is too small"
-            ) from error
-        except Exception as error:
-            # These come straight from the socket or the driver, past every event of SQLAlchemy's.
-            if judge(error, on_replica=self.on_replica) in {Failure.LOST, Failure.TIMEOUT}:
-                self.traffic.lost(type(error).__name__)
+                connection = self._bounded(task, self._take_reserve if reserved else partial(self.kind, self))
+        except BaseException as error:
+            self._failed(error, task)
             raise
-        if self.reads:
-            self.traffic.in_flight.add(connection)
-        elif demoted(connection):
+        connection.task, connection.request, connection.since = task, request, monotonic()
+        tally.out.add(connection)
+        if self.fenced:
+            adapter: Any = connection.connection.dbapi_connection
+            if not adapter.autocommit:
+                drop_resets(connection)  # an option of the owner's engine has set an isolation level, for writes
+                autocommit(self.dialect, adapter)
+        elif not self.reads and demoted(connection):
             connection.invalidate()
             connection.close()
             self.traffic.lost("Demoted")
@@ -126,69 +102,146 @@ class RoutedEngine(OptionEngine):
             )
         return connection
 
-    def _in_turn(self) -> PooledConnection:
-        """One that must be opened, or waited for behind those who came first."""
-        while self.tally.waiting and idle(self.pool):
-            await_only(asyncio.sleep(0))  # it is for those who came first: the pool itself would let us push in
-        at_once = idle(self.pool)
-        waits = not at_once and capacity(self.pool) <= checked_out(self.pool)
-        self.tally.waits += waits
-        self.tally.waiting += waits
+    def _wait(self, task: asyncio.Task[Any], request: Causality | None) -> bool:
+        """Wait for one's turn, if there is anything to wait for; whether to use the reserve then."""
+        pool = self.pool
+        if not self.tally.waiting and available(pool):
+            return False
+        using = [one for one in self.tally.in_use() if isinstance(one, PooledConnection)]
+        held = sum(one.task is task for one in using)
+        if held > 1 and not available(pool):
+            self.tally.waits += 1
+            self.tally.timeouts += 1
+            raise WaitsForItself(
+                f"this request holds {held} connections to {self.traffic.name} and opens a session that needs another, "
+                f"while all {capacity(self.pool):g} of the pool are in use: the sessions would wait for each other. "
+                "Use one session for what belongs together, or end one before the next begins."
+            )
+        kin = held > 0 or (request is not None and any(one.request is request for one in using))
+        self.tally.waits += 1
+        self.tally.waiting += 1
         try:
-            abortable = self.reads and not at_once
-            with self.traffic.abortable(on_replica=self.on_replica) if abortable else nullcontext():
-                return taken(self.kind, self, fenced=self.on_replica)
+            await_only(
+                self.turns.wait(lambda: available(pool), self.reserve.free, patience(pool), first=held > 0, kin=kin)
+            )
+        except TimeoutError as error:
+            raise self._exhausted() from error
+        except TurnedAway as error:
+            raise NotConnected(
+                f"{self.traffic.name} does not answer, and gave this read no connection. Retry.", error
+            ) from None
         finally:
-            self.tally.waiting -= waits
+            self.tally.waiting -= 1
+        if available(pool):
+            return False
+        self.reserve.promise()
+        return True
+
+    def _exhausted(self) -> PoolTimeout:
+        self.tally.timeouts += 1
+        return PoolTimeout(
+            f"no connection to {self.traffic.name} became free in time: {checked_out(self.pool)} of "
+            f"{capacity(self.pool):g} are in use, {self.tally.timeouts} sessions have given up; "
+            "sessions are held too long, or pool_size is too small"
+        )
+
+    def abort(self) -> None:
+        """Cut off those that wait for an answer."""
+        for connection in self.tally.in_use():
+            if connection.engine is self:
+                abandon(connection)
+
+    def turn_away(self) -> None:
+        """Cut off those that wait for a connection."""
+        self.attempts.abort()
+        self.turns.turn_away()
+
+    def _take_reserve(self) -> PooledConnection:
+        return self.reserve.take(self.pool, lambda pool: self.kind(self, pool.connect()))
+
+    def _bounded(self, task: asyncio.Task[Any], connect: Callable[[], PooledConnection]) -> PooledConnection:
+        """Connect, in no more than the node's `connect_timeout`."""
+        self.attempts.begin(task, self.traffic.connect_timeout)
+        connection = connect()
+        if is_closed(connection):
+            connection = self._another(connection)
+        self.attempts.end(task)
+        return connection
+
+    def _another(self, connection: PooledConnection) -> PooledConnection:
+        """One in place of a connection that the driver knows to be closed: what pool_pre_ping asks the server."""
+        for _ in range(_MOST_CLOSED):
+            connection.invalidate()
+            connection.close()
+            connection = self.kind(self)
+            if not is_closed(connection):
+                return connection
+        raise ConnectionError("new connections are closed at once")
+
+    def _failed(self, error: BaseException, task: asyncio.Task[Any]) -> None:
+        """No connection: say so in words, and let the next in line try."""
+        if self.setup is not None:
+            self.setup.give_up(task)
+        if self.attempts.timed_out(task) and isinstance(error, asyncio.CancelledError):
+            error = TimeoutError()
+        self.turns.go_on()
+        if isinstance(error, PoolTimeout):
+            raise self._exhausted() from error
+        if isinstance(error, RoutingError) or not isinstance(error, Exception) or not failed_to_connect(error):
+            return
+        self.traffic.suspect(type(getattr(error, "orig", None) or error).__name__)
+        if isinstance(error, TimeoutError):
+            self.traffic.turn_away()
+        said = (
+            f"gave no new connection within {self.traffic.connect_timeout:g} s"
+            if isinstance(error, TimeoutError)
+            else f"refused a new connection: {describe(error)}"
+        )
+        if self.reads:
+            raise NotConnected(f"{self.traffic.name} {said}. Retry.", error) from error
+        raise NoPrimary(f"{self.traffic.name} {said}; nothing was written. Retry.") from error
 
     @property
     def gives_back_silently(self) -> bool:
         """Whether its pool takes a connection back without a word to the server, and to anyone who might send one."""
         pool = self.pool
-        heard = pool.dispatch.reset or pool.dispatch.checkin
-        return not heard and overflow(pool) == 0  # one too many is closed
+        listening = len(pool.dispatch.checkin)
+        return not pool.dispatch.reset and listening == 1 and overflow(pool) == 0  # one too many is closed
 
-    def lost_by(self, error: BaseException, connection: Connection | None) -> bool:
-        """Say what a failed statement means for the node, and for a commit in doubt; whether the connection is gone."""
-        failure = judge(error, on_replica=self.on_replica)
-        if failure in {Failure.LOST, Failure.TIMEOUT}:
-            self.traffic.lost(type(getattr(error, "orig", error)).__name__)
-            if failure is Failure.TIMEOUT and self.reads and connection is not None:
-                # SQLAlchemy would say goodbye to a node that does not answer, and wait for it: up to 2 s.
+    def report_failure(self, error: BaseException, connection: Connection | None) -> bool:
+        """Tell the monitor what a failed statement means for the node; whether the connection is gone."""
+        failure = judge(error, on_replica=self._on_replica(connection))
+        name = type(getattr(error, "orig", None) or error).__name__
+        if failure is Failure.LOST:
+            self.traffic.lost(name)
+        elif failure is Failure.TIMEOUT:
+            # The statement's, or the node's: a probe tells. One slow statement must not cost others their node.
+            self.traffic.suspect(name)
+            if self.reads and connection is not None:
+                # SQLAlchemy would say goodbye to a node that may not answer, and wait for it: up to 2 s.
                 abandon(connection)
-                self.traffic.turn_away()
-        elif isinstance(connection, WritingConnection):
-            connection.failed(error)
-        elif isinstance(connection, PooledConnection):
+        elif self.reads and isinstance(connection, PooledConnection):
             # asyncpg parses a statement before it looks at its arguments. When it refuses those, or a cursor,
             # the server is left in a transaction that the driver does not know of, with its locks.
-            connection.touched = connection.touched or self.on_replica
+            connection.touched = connection.touched or self.fenced
             sqlite.allow_writes(connection)
         if failure is Failure.READ_ONLY and not self.reads and connection is not None and demoted(connection):
             self.traffic.lost("Demoted")
             return True
         return failure is Failure.LOST
 
-    def named(self, error: BaseException, connection: Connection | None) -> RoutingError | None:
+    def translated(self, error: BaseException, connection: Connection | None) -> RoutingError | None:
         """The error that says to the caller what the database's own does not, or None.
 
         `ReadOnly` for a write in a read session, `NoPrimary` for a write on a node that is no longer the primary,
         `RoutingError` for a savepoint or a cursor where there is no transaction.
         """
-        failure = judge(error, on_replica=self.on_replica)
-        if failure is Failure.READ_ONLY and self.reads:
-            return ReadOnly(
-                f"a read session on {self.traffic.name} attempted a write, or what only a primary can do, "
-                "and the database refused it. "
-                "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
-            )
-        if failure is Failure.READ_ONLY and connection is not None and demoted(connection):
-            return NoPrimary(
-                f"{self.traffic.name} is in recovery: it is not the primary any more and refused the write. Retry."
-            )
-        if failure is Failure.NO_TRANSACTION and self.on_replica:
-            return RoutingError(
-                "a savepoint or a server-side cursor needs a transaction, and plain reads run without one; "
-                "open the session with db.read(snapshot=True), in FastAPI reads(snapshot=True)."
-            )
-        return None
+        failure = judge(error, on_replica=self._on_replica(connection))
+        no_primary = connection is not None and failure is Failure.READ_ONLY and demoted(connection)
+        return translation(failure, self.traffic.name, reads=self.reads, demoted=no_primary)
+
+    def _on_replica(self, connection: Connection | None) -> bool:
+        said = None
+        if connection is not None and not connection.closed and not connection.invalidated:
+            said = in_hot_standby(connection)
+        return self.traffic.in_recovery() if said is None else said

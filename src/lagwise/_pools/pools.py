@@ -1,50 +1,40 @@
-"""The pools through which one node is reached, and the ways of using them."""
+"""The pools through which one node is reached."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from time import monotonic
 from typing import Any
 
+import sqlalchemy.ext.asyncio as extension
 from sqlalchemy import URL, event, make_url
-from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.engine import Engine, ExceptionContext
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool
+from sqlalchemy.util.concurrency import greenlet_spawn
 
-from lagwise._pools.connection import BorrowedConnection, PooledConnection, WritingConnection
-from lagwise._pools.counters import Tally, checked_out
-from lagwise._pools.engine import RoutedEngine, Traffic
+from lagwise._pools.connection import PooledConnection
+from lagwise._pools.counters import Counters, checked_out
+from lagwise._pools.engine import RoutedEngine
+from lagwise._pools.goodbye import say_goodbye
+from lagwise._pools.internals import Twin, pool_like
+from lagwise._pools.options import defaults_for, without_isolation
+from lagwise._pools.setup import FENCED, UNDERSTOOD, Setup
+from lagwise._pools.traffic import Traffic
+from lagwise._pools.turns import Turns
+from lagwise._pools.writing import WritingConnection
 
-Target = str | URL | AsyncEngine
-PRIMARY = "primary"
 _ROLES = ("writing", "reading")
 _STATEMENTS = ("do_execute", "do_executemany", "do_execute_no_params")
-_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-# Measured with asyncpg: SQLAlchemy's default of 5 + 10 opens and closes a connection per request under load.
-DEFAULTS: Mapping[str, Any] = {"pool_size": 20, "max_overflow": 0}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replica:
-    """A replica with more to say than its URL: `weight=2` takes twice the share of reads of `weight=1`."""
-
-    __module__ = "lagwise"
-
-    url: str | URL | AsyncEngine = field(repr=False)  # it may hold a password
-    weight: float = 1.0
-
-    def __init__(self, url: str | URL | AsyncEngine, *, weight: float = 1.0) -> None:
-        if not (isinstance(weight, int | float) and 0 < weight < float("inf")):
-            raise ValueError(f"weight must be a number above 0, not {weight!r}; to stop reads use db.drain(name)")
-        object.__setattr__(self, "url", url)
-        object.__setattr__(self, "weight", float(weight))
 
 
 class Pools:
     """One node's engines. Made from a URL they are the Router's own; an AsyncEngine stays its owner's.
 
-    A node may change its role, so it has a pool to read from as a replica and one to write to as the
-    primary; the one it does not need stays empty.
+    Every node has two pools, whatever its role: one for sessions that write, which only a primary fills, and one for
+    sessions that read, whose connections the server lets do nothing else. Sessions that write use the pool of an
+    AsyncEngine itself; for reads, and for the monitor, it has twins.
     """
 
     def __init__(
@@ -53,12 +43,10 @@ class Pools:
         target: str | URL | AsyncEngine,
         *,
         weight: float,
-        configured_primary: bool,
         options: Mapping[str, Any],
     ) -> None:
         self.name = name
         self.weight = weight
-        self.tallies = {role: Tally() for role in _ROLES}
         self.traffic = Traffic(name)
         self._given = target if isinstance(target, AsyncEngine) else None
         self._url = target.url if isinstance(target, AsyncEngine) else make_url(target)
@@ -67,10 +55,14 @@ class Pools:
                 f"{name} uses the driver {self._url.get_driver_name()}; lagwise reads PostgreSQL's positions "
                 "through asyncpg: write postgresql+asyncpg://..."
             )
-        self._configured_primary = configured_primary
-        self._template: Pool | None = None
-        self._options = {**(DEFAULTS if self.is_postgresql else {}), **options}
+        self._options = {**(defaults_for(options) if self.is_postgresql else {}), **options}
         self._listening: list[tuple[Any, str, Callable[..., Any]]] = []
+        self._engines: list[AsyncEngine] = []
+        self._setups: dict[str, Setup] = {}
+        # Where one pool serves both, those who wait for it stand in one line.
+        writing, turns = Counters(), Turns()
+        self.tallies = {"writing": writing, "reading": Counters() if self.is_postgresql else writing}
+        self._turns = {"writing": turns, "reading": Turns() if self.is_postgresql else turns}
 
     @property
     def is_postgresql(self) -> bool:
@@ -80,155 +72,165 @@ class Pools:
     @cached_property
     def monitoring(self) -> AsyncEngine:
         """The engine that the monitor's one connection comes from."""
-        if self._given is not None:
-            return self._twin(self._given)
-        return create_async_engine(self._url, **self._options)
+        engine = self._apart("monitoring")
+        if self.is_postgresql:
+            setup = Setup(UNDERSTOOD, restores=False)
+            self._listening += setup.listen(engine.sync_engine, owned=self._given is not None)
+        return engine
 
     @cached_property
     def writing(self) -> AsyncEngine:
-        """The engine of the primary's role."""
-        if self._given is not None:
-            return self._listen(self._given if self._configured_primary else self._twin(self._given), "writing")
-        return self._listen(create_async_engine(self._url, **self._options), "writing")
+        """The engine of sessions that write."""
+        engine = self._given or self._made("writing")
+        counters = self.tallies["writing"]
+        if self.is_postgresql:
+            self._setups["writing"] = Setup({}, restores=True, writes=True, counters=counters)
+        return self._listen(engine, "writing")
 
     @cached_property
     def reading(self) -> AsyncEngine:
-        """The engine of the replica's role: no BEGIN, no ROLLBACK, one round trip."""
-        if self._given is not None:
-            return self._listen(self._twin(self._given) if self._configured_primary else self._given, "reading")
-        options = {**self._options, "isolation_level": "AUTOCOMMIT"}
-        return self._listen(create_async_engine(self._url, **options), "reading")
+        """The engine of sessions that read: no BEGIN, no ROLLBACK, one round trip; the server refuses writes."""
+        if not self.is_postgresql:
+            return self.writing
+        engine = self._apart("reading")
+        self._setups["reading"] = Setup(FENCED, restores=True, counters=self.tallies["reading"])
+        return self._listen(engine, "reading")
 
     @cached_property
     def writes(self) -> RoutedEngine:
-        """Sessions that may write."""
-        return self._way(self.writing, {}, writes=True)
+        """What sessions that write connect by."""
+        return self._routed_engine(self.writing, "writing", WritingConnection, reads=False)
 
     @cached_property
-    def replica_reads(self) -> RoutedEngine:
-        """Reads on a replica, statement by statement."""
-        options = {} if self._given is None else {"isolation_level": "AUTOCOMMIT"}
-        return self._way(self.reading, options, on_replica=True)
+    def reads(self) -> RoutedEngine:
+        """What sessions that read connect by."""
+        return self._routed_engine(self.reading, "reading", PooledConnection, reads=True)
 
-    @cached_property
-    def replica_snapshots(self) -> RoutedEngine:
-        """Reads on a replica, in one snapshot."""
-        return self._way(self.reading, _SNAPSHOT, on_replica=True)
-
-    @cached_property
-    def primary_reads(self) -> RoutedEngine:
-        """Reads on the primary, in a transaction that refuses writes."""
-        options = {"isolation_level": "READ COMMITTED", "postgresql_readonly": True} if self.is_postgresql else {}
-        return self._way(self.writing, options)
-
-    @cached_property
-    def primary_snapshots(self) -> RoutedEngine:
-        """Reads on the primary, in one snapshot."""
-        options = _SNAPSHOT if self.is_postgresql else {}
-        return self._way(self.writing, options)
-
-    def _way(
-        self, engine: AsyncEngine, options: Mapping[str, Any], *, writes: bool = False, on_replica: bool = False
+    def _routed_engine(
+        self, engine: AsyncEngine, role: str, kind: type[PooledConnection], *, reads: bool
     ) -> RoutedEngine:
-        tally = self.tallies["reading" if on_replica else "writing"]
-        reads = BorrowedConnection if engine is self._given else PooledConnection
-        kind = WritingConnection if writes else reads
-        return RoutedEngine(engine.sync_engine, options, self.traffic, tally, kind=kind, on_replica=on_replica)
+        setup = self._setups.get(role)
+        return RoutedEngine(
+            engine.sync_engine, self.traffic, self.tallies[role], self._turns[role], setup, kind=kind, reads=reads
+        )
 
     def load(self) -> int:
-        """Sessions in flight that hold a connection for reads."""
-        return checked_out(self.reading.sync_engine.pool)
+        """Connections for reads that are in use."""
+        return checked_out(self.reads.pool)
 
     def in_use(self) -> dict[str, AsyncEngine]:
-        """The engines that exist so far, by role: writing, reading."""
-        return {role: self.__dict__[role] for role in _ROLES if role in self.__dict__}
+        """The engines that exist so far, by role: writing, reading. SQLite has one for both."""
+        made = {role: self.__dict__[role] for role in _ROLES if role in self.__dict__}
+        if made.get("reading") is made.get("writing"):
+            made.pop("reading", None)
+        return made
 
-    async def close(self) -> None:
-        """Stop listening to the owner's engine and dispose of the Router's own."""
+    async def close(self, timeout: float = 2.0) -> None:  # noqa: ASYNC109
+        """Stop listening to the owner's engine, and dispose of the Router's own: within `timeout` seconds, or a few.
+
+        Idle connections say goodbye all at once; those that the server does not answer in time are cut off.
+        """
+        for engine in (self.__dict__.get(name) for name in ("reads", "writes")):
+            if engine is not None:
+                engine.attempts.close()
+        own = [engine for engine in self._engines if engine is not self._given]
+        reserves = [self.__dict__[name].reserve.pool for name in ("reads", "writes") if name in self.__dict__]
+        kept = self._setups.get("writing") if self._given is not None else None
+        setups = [setup for setup in self._setups.values() if setup is not kept]
+        await say_goodbye(setups, self.tallies.values(), timeout)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                for engine in own:
+                    await engine.dispose()
+                for pool in reserves:
+                    if pool is not None:
+                        await greenlet_spawn(pool.dispose)
+        self._leave()
+
+    def _leave(self) -> None:
         for target, name, listener in self._listening:
-            event.remove(target, name, listener)
+            if event.contains(target, name, listener):
+                event.remove(target, name, listener)
         self._listening.clear()
-        for engine in (*self.in_use().values(), self.monitoring):
-            if engine is not self._given:
-                await engine.dispose()
+        self._engines.clear()
+        self._setups.clear()
+        self.traffic.readers.clear()
         for name in [name for name in self.__dict__ if isinstance(getattr(type(self), name, None), cached_property)]:
             del self.__dict__[name]
 
-    def _twin(self, engine: AsyncEngine) -> AsyncEngine:
-        """An engine like the owner's, with its connect arguments and credentials callbacks, and a pool apart."""
-        return create_async_engine(engine.url, pool=self._blank(engine).recreate())
+    def _made(self, role: str) -> AsyncEngine:
+        """An engine of the Router's own, as the application has configured it."""
+        options = dict(self._options)
+        if isinstance(options.get("pool"), Pool):
+            options["pool"] = options["pool"].recreate()  # one pool for all roles would have one setup for all
+        else:
+            options.setdefault("pool_logging_name", f"lagwise.{self.name}.{role}")
+        # Looked up when it is called: instrumentation replaces it, and may come after this import.
+        return extension.create_async_engine(self._url, **options)
 
-    def _blank(self, engine: AsyncEngine) -> Pool:
-        """The owner's pool as it came: a pool made from a listened-to one would inherit our listeners."""
-        if self._template is None:
-            self._template = engine.sync_engine.pool.recreate()
-        return self._template
+    def _apart(self, role: str) -> AsyncEngine:
+        """An engine without the isolation level that the application has configured for its writes."""
+        if not self.is_postgresql:
+            return self._given or self._remember(self._made(role))
+        if self._given is not None:
+            base = self._given.sync_engine
+            return self._remember(AsyncEngine(Twin(base, pool_like(base.pool, base.dialect))))
+        given, self._options = self._options, without_isolation(self._options)
+        try:
+            return self._remember(self._made(role))
+        finally:
+            self._options = given
+
+    def _remember(self, engine: AsyncEngine) -> AsyncEngine:
+        self._engines.append(engine)
+        return engine
 
     def _listen(self, engine: AsyncEngine, role: str) -> AsyncEngine:
-        owned, tally = engine is not self._given, self.tallies[role]
-        if not owned:
-            self._blank(engine)
+        self._remember(engine)
+        target, turns, tally = engine.sync_engine, self._turns[role], self.tallies[role]
+
+        def returned(_connection: Any, _record: Any) -> None:
+            if tally.waiting:
+                turns.go_on()
 
         def opened(_connection: Any, _record: Any) -> None:
             tally.open(monotonic())
 
-        listeners: list[tuple[Any, str, Callable[..., Any]]] = [
-            (engine.sync_engine.pool, "connect", opened),
-            (engine.sync_engine, "handle_error", self._failed),
-            *((engine.sync_engine, name, self._ran) for name in _STATEMENTS if self.is_postgresql),
-        ]
-        for target, name, listener in listeners:
-            ours = listener if owned else _apart(listener)
-            event.listen(target, name, ours)
-            self._listening.append((target, name, ours))
+        setup = self._setups.get(role)
+        if setup is not None:
+            self._listening += setup.listen(target, owned=self._given is not None)
+        else:
+            self._hear(target.pool, "connect", opened)
+        self._hear(target.pool, "checkin", returned)
+        if self._given is None:
+            self._hear_statements(target)
+        elif not any(name == "handle_error" for _, name, _ in self._listening):
+            self._hear_statements(self._given.sync_engine)  # its twins have its events
         return engine
 
+    def _hear_statements(self, engine: Engine) -> None:
+        self._hear(engine, "handle_error", self._failed)
+        if self.is_postgresql:
+            for name in _STATEMENTS:
+                self._hear(engine, name, self._ran)
+
+    def _hear(self, target: Any, name: str, listener: Callable[..., Any]) -> None:
+        event.listen(target, name, listener)
+        self._listening.append((target, name, listener))
+
     def _failed(self, context: ExceptionContext) -> None:
-        # The listener sees the owner's own use of the engine too; that is not ours to judge.
+        # The listener sees the owner's own use of the engine too; that is not ours to judge. Without a connection
+        # it is the engine that failed to connect: it says so itself.
         engine, connection = context.engine, context.connection
-        if isinstance(engine, RoutedEngine) and engine.traffic is self.traffic:
+        if isinstance(engine, RoutedEngine) and engine.traffic is self.traffic and connection is not None:
             error = context.sqlalchemy_exception or context.original_exception
-            context.is_disconnect = engine.lost_by(error, connection) or context.is_disconnect
-            if (named := engine.named(error, connection)) is not None:
-                raise named from context.original_exception
+            context.is_disconnect = engine.report_failure(error, connection) or context.is_disconnect
+            if (translated := engine.translated(error, connection)) is not None:
+                raise translated from context.original_exception
 
     def _ran(self, _cursor: Any, statement: str, *rest: Any) -> None:
         # An event of the dialect's, not of the engine's: for the sake of those, every connection joins the
         # listeners of engine and connection anew, which costs more than everything else here together.
-        connection = rest[-1].root_connection
-        if isinstance(connection, PooledConnection):
+        connection: Any = rest[-1].root_connection
+        if isinstance(connection, PooledConnection) and connection.engine.traffic is self.traffic:  # type: ignore[attr-defined]
             connection.note(statement)
-
-
-def _apart(listener: Callable[..., Any]) -> Callable[..., Any]:
-    """The same listener as one of its own: two Routers may share an engine, and one of them be closed."""
-
-    def heard(*args: Any) -> Any:
-        return listener(*args)
-
-    return heard
-
-
-def pools_of(
-    primary: Target,
-    replicas: Mapping[str, Target | Replica] | Sequence[Target | Replica],
-    options: Mapping[str, Any],
-) -> dict[str, Pools]:
-    """The nodes by name, as configured. Raises `ValueError` for a setting that makes no sense."""
-    if not primary:
-        raise ValueError("primary is missing: give the URL or the AsyncEngine of the primary")
-    if isinstance(replicas, str | URL):
-        raise ValueError("replicas must be a mapping of names, or a list, of URLs or engines, not a single URL")
-    if not isinstance(replicas, Mapping):
-        replicas = {f"replica-{number}": one for number, one in enumerate(replicas, 1)}
-    if PRIMARY in replicas:
-        raise ValueError('"primary" is the name of the primary: give the replica another name')
-    pools = {PRIMARY: Pools(PRIMARY, primary, weight=1.0, configured_primary=True, options=options)}
-    for name, one in replicas.items():
-        given = one if isinstance(one, Replica) else Replica(one)
-        pools[name] = Pools(name, given.url, weight=given.weight, configured_primary=False, options=options)
-    if len(pools) > 1 and not all(node.is_postgresql for node in pools.values()):
-        raise ValueError(
-            "replicas need PostgreSQL (postgresql+asyncpg://...) on every node; without replicas any database will do"
-        )
-    return pools

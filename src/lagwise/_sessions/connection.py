@@ -1,194 +1,220 @@
-"""One connection without a session: taken where the client may read or write, changed when its node fails."""
+"""A connection without a session: taken where the client may read or write, changed when its node fails."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from asyncpg import InterfaceError  # type: ignore[import-untyped]
 from sqlalchemy.engine import Connection
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from lagwise._pools.connection import PooledConnection
 from lagwise._pools.driver import abandon
-from lagwise._sessions.lease import Opening, give_way
-from lagwise.errors import NotOpen, RoutingError
+from lagwise._sessions.lease import Lease
+from lagwise.errors import RoutingError
 
 T = TypeVar("T")
 
 
-class Visit:
-    """What a session does for itself, for those who hold a bare connection."""
+class ConnectionRouting:
+    """Does for a bare connection what a session does for itself."""
 
-    def __init__(self, opening: Opening) -> None:
-        self.opening = opening
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self._busy = False
         self.inside = False
-        """Whether it has begun and not ended: only then does a lost connection get another in its place."""
+        """Whether it has begun and not ended: only then another connection comes in the place of a lost one."""
 
     @property
     def connection(self) -> PooledConnection:
-        """The connection of the moment. Raises `RoutingError` when it was lost and nothing came in its place."""
-        if self.opening.connection is None:
+        """The connection of the moment. Raises `RoutingError` when it was lost and no other came in its place."""
+        if self.lease.connection is None:
             raise RoutingError("this connection was lost, and its block cannot go on. Begin a new one.")
-        return self.opening.connection
+        return self.lease.connection
 
     @property
     def bound(self) -> bool:
         """Whether the caller holds on to this very connection: a transaction, a cursor, a prepared statement."""
-        return False
+        return self.lease.held or self.lease.transactional
 
     @property
-    def taken(self) -> bool:
-        """Whether something was read in the transaction of the moment: a snapshot is as of then."""
-        return self.opening.started
+    def pinned(self) -> bool:
+        """Whether something lives in this very connection that no other one has."""
+        return self.bound
 
     @property
     def silent(self) -> bool:
         """Whether to leave sends nothing to anyone, so that no cancellation can come between."""
-        return self.opening.silent(in_transaction=True)
+        return self.lease.ends_silently and not (self.lease.held and self.lease.remembers)
 
-    async def settle_in(self, connection: Connection) -> None:
-        """Called with each connection, the first and those that take its place, before it is used."""
+    async def settle_in(self, connection: PooledConnection) -> None:
+        """Prepare each connection, the first and those that take its place, before it is used."""
 
     async def settle_up(self, connection: Connection) -> None:
-        """Called with each connection before it goes back."""
+        """Prepare each connection to go back."""
 
     async def enter(self) -> None:
-        """Choose a node and connect. Raises what `db.read()` raises, and holds nothing then."""
+        """Choose a node; a connection comes with the first statement. Raises what `db.read()` raises."""
         try:
-            await self.arrive()
+            await self.lease.place()
         except BaseException:
-            self.opening.reopen()
+            self.lease.end()
             raise
         self.inside = True
 
     async def arrive(self) -> None:
-        """Choose a node and connect; another one when that fails."""
-        opening = self.opening
+        """Connect, on another node when that fails."""
+        lease = self.lease
         while True:
-            engine = await opening.open()
+            engine = await lease.place()
             connection: PooledConnection | None = None
             try:
-                connection = opening.connection = await greenlet_spawn(engine.connect)
+                connection = await greenlet_spawn(engine.connect)
+                lease.take(connection)
                 await self.settle_in(connection)
             except BaseException as error:
                 try:
-                    again = isinstance(error, Exception) and not opening.intent.write and opening.elsewhere(error)
+                    again = isinstance(error, Exception) and lease.leave_failed_node(error)
                 finally:  # it raises when there is nowhere else
-                    opening.connection = None
-                    await to_the_end(self._close(connection))
+                    lease.put_down()
+                    await to_the_end(_end(connection))
                 if not again:
                     raise
             else:
                 return
 
-    async def here(self) -> None:
+    async def confirm(self) -> None:
         """See that there is a connection, and that it has what the client has written since it was chosen.
 
         Raises:
             NoReplica: the client has written meanwhile, and holds on to a connection that does not show it.
         """
-        opening = self.opening
-        if not self.inside or opening.intent.write:
+        lease = self.lease
+        if not self.inside:
             return
-        if self.overtaken():
-            if self.bound:
-                raise opening.left_behind()
+        if lease.may_be_overtaken and not self.confirm_current():
             await to_the_end(self._depart())
-            opening.move()
-        if opening.connection is None:
+            lease.move()
+        if lease.connection is None:
             await self.arrive()
 
-    def overtaken(self) -> bool:
-        """Whether the client has written meanwhile, and this connection does not show it."""
-        return self.opening.overtaken(in_transaction=self.taken)
+    def confirm_current(self) -> bool:
+        """Whether the connection shows what the client has written. Raises as `confirm()`."""
+        return self.lease.confirm_current(snapshot_taken=self.snapshot_taken, pinned=self.pinned)
+
+    @property
+    def snapshot_taken(self) -> bool:
+        """Whether something was read in the transaction of the moment: a snapshot is as of then."""
+        return self.lease.connection is not None and self.lease.engaged
 
     async def run(self, statement: Callable[[], Awaitable[T]]) -> T:
-        """Run a statement where its client's writes are; the first one where it succeeds. Raises as `here()`."""
-        await self.here()
-        opening = self.opening
-        while True:
-            try:
-                result = await statement()
-            except Exception as error:
-                connection = opening.connection
-                if opening.started or self.bound or opening.intent.write or not opening.elsewhere(error):
-                    raise
-                await to_the_end(self._close(connection))
-                await self.arrive()
-            else:
-                self.note_read()
-                return result
+        """Run a statement where its client's writes are; the first one where it succeeds. Raises as `confirm()`."""
+        self._begin_alone()
+        lease = self.lease
+        try:
+            await self.confirm()
+            while True:
+                try:
+                    result = await statement()
+                except Exception as error:
+                    connection = lease.connection
+                    if self.bound or not lease.leave_failed_node(error):
+                        raise
+                    await to_the_end(_end(connection))
+                    await self.arrive()
+                else:
+                    await self.note_read()
+                    return result
+        finally:
+            self._busy = False
 
-    async def once(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Run what is the caller's own, where its client's writes are: nobody knows what it hands out meanwhile."""
-        await self.here()
-        self.note_read()
-        return await call()
+    async def run_unretried(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Run what is the caller's own, where its client's writes are: what it hands out meanwhile cannot be known."""
+        self._begin_alone()
+        try:
+            await self.confirm()
+            self.lease.note_read()
+            result = await call()
+            await self.note_read()
+            return result
+        finally:
+            self._busy = False
 
-    def note_read(self) -> None:
-        """Something was handed out, or may have been."""
-        self.opening.started = True
+    def _begin_alone(self) -> None:
+        """Refuse a second statement while one runs: each would take a connection, and one of them would be lost."""
+        if self._busy:
+            raise InterfaceError("cannot perform operation: another operation is in progress")
+        self._busy = True
+
+    async def note_read(self) -> None:
+        """Something is handed out: remember how much the client may have seen."""
+        self.lease.note_read()
+        if self.lease.remembers:
+            await self.lease.remember()
+
+    async def rest(self) -> None:
+        """Give the connection back between two statements, when there is nothing in it."""
+        lease = self.lease
+        if self.bound or lease.stay is None or not lease.may_rest:
+            return
+        if lease.stay.engine.gives_back_silently:
+            await self._depart(silently=True)
+        else:
+            await to_the_end(self._depart())
 
     async def leave(self) -> None:
-        """Give the connection back, and remember what was read. Cancelled or not, it ends."""
+        """Give the connection back. Cancelled or not, it ends."""
         self.inside = False
-        if self.silent:
-            crowded = self.opening.crowded
+        if self.lease.connection is None:
+            self.lease.end()
+        elif self.silent:
             await self._leave(silently=True)
-            if crowded:
-                await give_way()
         else:
             await to_the_end(self._leave())
 
     async def _leave(self, *, silently: bool = False) -> None:
-        opening = self.opening
-        visited = opening.node if opening.connection is not None and opening.started else None
+        lease = self.lease
         try:
+            if lease.held and lease.remembers:
+                await lease.remember()
             await self._depart(silently=silently)
-            if visited is not None and opening.remembers:
-                await opening.opener.has_read(opening, visited)
         finally:
-            opening.reopen()
+            lease.end()
 
     async def _depart(self, *, silently: bool = False) -> None:
-        # Taken at once: whoever is cancelled while this goes on, and leaves, finds nothing to do a second time.
-        connection, self.opening.connection = self.opening.connection, None
+        # Taken at once: a caller that is cancelled meanwhile, and leaves, finds nothing to do a second time.
+        connection = self.lease.connection
+        self.lease.put_down()
         if connection is None or connection.closed:
             return
         try:
             await self.settle_up(connection)
-            if not self._open():
-                await self._close(connection)  # its pool is no more: nobody would close it there
+            if not self.lease.nodes.is_open:
+                await _end(connection)  # its pool is no more, and would not close it
             if silently:
                 connection.close()
             else:
                 await greenlet_spawn(connection.close)
         except Exception as error:
-            lost = self.opening.lost(error)
+            lost = self.lease.drop_if_lost(error)
             if lost:
                 abandon(connection)
-            await self._close(connection)
-            if not lost:
+            await _end(connection)
+            if not lost or self.lease.intent.write:
                 raise
             # The caller has read what there was to read; only the goodbye to a dead connection failed.
 
-    def _open(self) -> bool:
-        try:
-            self.opening.opener.require_open()
-        except NotOpen:
-            return False
-        return True
 
-    @staticmethod
-    async def _close(connection: Connection | None) -> None:
-        """End one that has failed: nobody knows in which state it is."""
-        if connection is not None and not connection.closed:
-            with suppress(Exception):
-                await greenlet_spawn(connection.invalidate)
-            with suppress(Exception):
-                await greenlet_spawn(connection.close)
+async def _end(connection: Connection | None) -> None:
+    """Close a connection that has failed: in which state it is cannot be known."""
+    if connection is not None and not connection.closed:
+        with suppress(Exception):
+            await greenlet_spawn(connection.invalidate)
+        with suppress(Exception):
+            await greenlet_spawn(connection.close)
 
 
 async def to_the_end(work: Awaitable[Any]) -> None:
-    """Whoever waits may be cancelled; the work goes on: to end half-way would cost the connection."""
+    """Let the work go on when the caller is cancelled: a half-finished close leaks the connection."""
     await asyncio.shield(asyncio.ensure_future(work))

@@ -4,77 +4,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy.engine import Connection, Transaction
+from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult, AsyncTransaction
 from sqlalchemy.ext.asyncio.base import asyncstartablecontext
+from sqlalchemy.ext.asyncio.exc import AsyncContextNotStarted
 
-from lagwise._sessions.connection import Visit, to_the_end
-from lagwise._sessions.lease import Opening
-from lagwise.errors import RoutingError
+from lagwise._pools.connection import PooledConnection
+from lagwise._sessions.connection import to_the_end
+from lagwise._sessions.core_routing import CoreRouting
+from lagwise._sessions.lease import Lease
+from lagwise.errors import ReadOnly, RoutingError
 
-# They would undo what keeps a read on the primary from writing.
+# The options that the fence and a transaction's beginning depend on.
 _FIXED = frozenset({"isolation_level", "postgresql_readonly", "postgresql_deferrable"})
 
 
-class _CoreVisit(Visit):
-    """Gives its connections to an AsyncConnection."""
-
-    def __init__(self, opening: Opening, given: Callable[[Connection], None]) -> None:
-        super().__init__(opening)
-        self._given = given
-        self._blocks: list[Transaction] = []
-        self._taken = False
-
-    @property
-    def bound(self) -> bool:
-        """Whether a block of the caller's own is open."""
-        self._blocks = [block for block in self._blocks if block.is_active]
-        return bool(self._blocks)
-
-    @property
-    def taken(self) -> bool:
-        """Whether something was read in this transaction; the caller may have ended the one before."""
-        connection = self.opening.connection
-        return self._taken and connection is not None and connection.in_transaction()
-
-    async def settle_in(self, connection: Connection) -> None:
-        """Hand it over."""
-        self._taken = False
-        self._given(connection)
-
-    async def here(self) -> None:
-        """After a loss that the caller has rolled back, go on by the same way as at first."""
-        connection = self.opening.connection
-        if connection is not None and connection.invalidated and not connection.in_transaction():
-            await to_the_end(self._depart())
-            self.opening.move()
-        await super().here()
-
-    async def stream(self) -> None:
-        """The first statement wants a cursor, which lives in a transaction."""
-        opening = self.opening
-        if opening.started or self.bound or opening.pools is None or opening.engine is not opening.pools.replica_reads:
-            return
-        await to_the_end(self._depart())
-        opening.stream()
-        await self.arrive()
-
-    def note_read(self) -> None:
-        """Something was handed out."""
-        super().note_read()
-        self._taken = True
-
-    async def begin(self, start: Callable[[], Awaitable[Any]]) -> None:
-        """Begin a block of the caller's where its client's writes are; until it ends this connection stays there."""
-        await self.here()
-        if not self.connection.in_transaction():
-            self._taken = False
-        block: AsyncTransaction = await start()
-        assert block.sync_transaction is not None
-        self._blocks.append(block.sync_transaction)
-
-
-class _Block(AsyncTransaction):
+class _BlockOfTheCallers(AsyncTransaction):
     """The caller's own transaction, or savepoint."""
 
     async def start(self, is_ctxmanager: bool = False) -> AsyncTransaction:
@@ -82,7 +27,7 @@ class _Block(AsyncTransaction):
         connection = self.connection
         assert isinstance(connection, RoutedConnection)
         plain = super().start
-        await connection._visit.begin(lambda: plain(is_ctxmanager))
+        await connection._routing.begin(lambda: plain(is_ctxmanager))
         return self
 
 
@@ -92,23 +37,24 @@ class RoutedConnection(AsyncConnection):
     Its first statement runs elsewhere when its node fails. With `begin()` it stays: what the block has seen holds.
     """
 
-    def __init__(self, opening: Opening) -> None:
-        super().__init__(opening.opener.default_engine())
-        self._visit = _CoreVisit(opening, self._take)
+    def __init__(self, lease: Lease) -> None:
+        super().__init__(lease.nodes.default_engine)
+        self._routing = CoreRouting(lease, self._take)
         self._options: dict[str, Any] = {}
+        self._ended = False
 
-    def _take(self, connection: Connection) -> None:
-        engine = self._visit.opening.engine
+    def _take(self, connection: PooledConnection) -> None:
+        engine = self._routing.lease.engine
         assert engine is not None
         if self._options:
             connection.execution_options(**self._options)
         super().__init__(engine.for_async, connection)
 
     async def start(self, is_ctxmanager: bool = False) -> "RoutedConnection":
-        """Choose the node and connect. Raises what `db.read()` raises."""
-        if self.sync_connection is not None:
+        """Choose the node. Raises what `db.read()` raises."""
+        if self._routing.inside:
             raise RoutingError("this connection is open already; db.read.connect() gives a new one")
-        await self._visit.enter()
+        await self._routing.enter()
         return self
 
     async def __aenter__(self) -> Self:
@@ -122,7 +68,41 @@ class RoutedConnection(AsyncConnection):
 
     async def close(self) -> None:
         """Give the connection back. It can be called again, and does nothing then."""
-        await self._visit.leave()
+        self._ended = self._ended or self._routing.inside
+        await self._routing.leave()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the block has ended, or not begun."""
+        return not self._routing.inside
+
+    @property
+    def invalidated(self) -> bool:
+        """Whether the connection of the moment was lost."""
+        connection = self._routing.lease.connection
+        return connection is not None and connection.invalidated
+
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open; a plain read has none."""
+        connection = self._routing.lease.connection
+        return connection is not None and connection.in_transaction()
+
+    def in_nested_transaction(self) -> bool:
+        """Whether a savepoint is open."""
+        connection = self._routing.lease.connection
+        return connection is not None and connection.in_nested_transaction()
+
+    async def commit(self) -> None:
+        """As `AsyncConnection.commit`: ends the transaction, if there is one."""
+        if self.in_transaction():
+            await super().commit()
+            await self._routing.rest()
+
+    async def rollback(self) -> None:
+        """As `AsyncConnection.rollback`: ends the transaction, if there is one."""
+        if self.in_transaction():
+            await super().rollback()
+            await self._routing.rest()
 
     async def execute(self, *args: Any, **kw: Any) -> Any:
         """As `AsyncConnection.execute`, where it succeeds and has what the client wrote."""
@@ -134,15 +114,16 @@ class RoutedConnection(AsyncConnection):
 
     @asyncstartablecontext
     async def stream(self, *args: Any, **kw: Any) -> AsyncIterator[AsyncResult[Any]]:
-        """As `AsyncConnection.stream`, likewise. Later than the first statement it needs `snapshot=True`."""
+        """As `AsyncConnection.stream`, likewise; the cursor lives in a READ ONLY transaction."""
         plain = super().stream
 
         async def streamed() -> AsyncResult[Any]:
-            await self._visit.stream()
+            self._routing.connection.engage()  # so the connection stays until its transaction ends
             begun: AsyncResult[Any] = await plain(*args, **kw)
             return begun
 
-        result = await self._visit.run(streamed)
+        self._require_started()
+        result = await self._routing.run(streamed)
         try:
             yield result
         except GeneratorExit:
@@ -153,32 +134,63 @@ class RoutedConnection(AsyncConnection):
     async def run_sync(self, *args: Any, **kw: Any) -> Any:
         """As `AsyncConnection.run_sync`, where there is what the client wrote. It is never run twice."""
         run = super().run_sync
-        return await self._visit.once(lambda: run(*args, **kw))
+        return await self._hold(lambda: run(*args, **kw), unseen=True)
+
+    async def get_raw_connection(self) -> Any:
+        """As `AsyncConnection.get_raw_connection`; from here on the block keeps this connection."""
+        return await self._hold(super().get_raw_connection, unseen=True)
+
+    async def get_isolation_level(self) -> Any:
+        """As `AsyncConnection.get_isolation_level`; from here on the block keeps this connection."""
+        return await self._hold(super().get_isolation_level)
 
     def begin(self) -> AsyncTransaction:
-        """Begin a transaction; until it ends this connection stays where it is."""
-        assert self._proxied is not None  # raises when it was not started
-        return _Block(self)
+        """Begin a READ ONLY transaction; until it ends this connection stays where it is."""
+        self._require_started()
+        return _BlockOfTheCallers(self)
 
     def begin_nested(self) -> AsyncTransaction:
-        """Begin a savepoint; likewise. On a replica it needs `snapshot=True`."""
-        assert self._proxied is not None
-        return _Block(self, nested=True)
+        """Begin a savepoint; likewise."""
+        self._require_started()
+        return _BlockOfTheCallers(self, nested=True)
 
     async def execution_options(self, **opt: Any) -> AsyncConnection:
         """As `AsyncConnection.execution_options`; they go where the connection goes.
 
         Raises:
-            RoutingError: how its transactions are begun is the router's to say.
+            ReadOnly: how its transactions are begun is the router's to say.
         """
         if fixed := sorted(_FIXED & opt.keys()):
-            raise RoutingError(
-                f"{', '.join(fixed)} cannot be set here: what reads has transactions that read; "
+            raise ReadOnly(
+                f"{', '.join(fixed)} cannot be set here: a read connection has READ ONLY transactions; "
                 "for one snapshot use db.read.connect(snapshot=True)"
             )
-        await super().execution_options(**opt)
+        self._require_started()
+        connection = self._routing.lease.connection
+        if connection is not None:
+            connection.execution_options(**opt)
         self._options.update(opt)
         return self
 
+    def _require_started(self) -> None:
+        if self._routing.inside:
+            return
+        if self._ended:
+            raise ResourceClosedError("this connection is closed; db.read.connect() gives a new one")
+        raise AsyncContextNotStarted(
+            "this connection has not begun: use it inside `async with db.read.connect() as connection:`, or await it"
+        )
+
+    async def _hold(self, call: Callable[[], Awaitable[Any]], *, unseen: bool = False) -> Any:
+        self._require_started()
+        await self._routing.confirm()
+        self._routing.lease.held = True
+        if unseen:
+            self._routing.connection.touched = True  # by the driver's own means anything can be set
+        return await self._routing.run_unretried(call)
+
     async def _run(self, statement: Callable[..., Awaitable[Any]], *args: Any, **kw: Any) -> Any:
-        return await self._visit.run(lambda: statement(*args, **kw))
+        self._require_started()
+        result = await self._routing.run(lambda: statement(*args, **kw))
+        await self._routing.rest()
+        return result

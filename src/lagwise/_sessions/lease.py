@@ -1,227 +1,243 @@
-"""One session's way to its node: chosen when it opens, tried elsewhere when it fails, told of its commits."""
+"""A lease: one session's stay at a node, chosen when the session opens and given up when the node fails it."""
 
-import asyncio
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
-from lagwise._client.causality import Causality, Commit
+from lagwise._client.causality import Causality
+from lagwise._decide.events import Retried
 from lagwise._decide.failure import Failure
+from lagwise._decide.retry import FIRST, Attempts, LostTwice, after_failure
 from lagwise._decide.route import Route
 from lagwise._nodes.intent import Intent
+from lagwise._nodes.ledger import Ledger
+from lagwise._nodes.nodes import Nodes
 from lagwise._pools.connection import PooledConnection
-from lagwise._pools.counters import checked_out
 from lagwise._pools.driver import abandon, judge
 from lagwise._pools.engine import RoutedEngine
-from lagwise._pools.pools import Pools
-from lagwise.errors import NoPrimary, NoReplica
+from lagwise._pools.writing import WritingConnection
+from lagwise._sessions.asking import left_behind, lost_twice
+from lagwise._sessions.commits import Commits
+from lagwise._sessions.stay import Phase, Stay
 
 ROUTE = "lagwise.route"
 
 
-class Opener(Protocol):
-    """What sessions need of the Router."""
+class Lease:
+    """One session's claim to a node. Only its own methods change it."""
 
-    @property
-    def monotonic(self) -> bool:
-        """Whether a client's reads must never go back in time either."""
-        ...
-
-    def require_open(self) -> None:
-        """Raise `NotOpen` unless the Router runs."""
-
-    def default_engine(self) -> AsyncEngine:
-        """The primary's engine, for whoever asks a session for its dialect."""
-        ...
-
-    def choose_at_once(self, opening: "Opening") -> tuple[Route, Pools] | None:
-        """Where to go, unless there is something to wait for."""
-        ...
-
-    async def choose(self, opening: "Opening") -> tuple[Route, Pools]:
-        """Where to go, and wait for it."""
-        ...
-
-    def covers(self, opening: "Opening", node: str) -> bool:
-        """Whether this replica still has everything that the session's client has seen."""
-        ...
-
-    def answers(self, node: str) -> bool:
-        """Whether this node has answered its latest probe, and lost nobody since."""
-        ...
-
-    def release(self, opening: "Opening") -> None:
-        """The session is closed."""
-
-    async def has_read(self, opening: "Opening", node: str) -> None:
-        """The session has read from this node."""
-
-    def committing(self, node: str, seen: Causality) -> Commit | None:
-        """A COMMIT is about to be sent to this node."""
-        ...
-
-    async def committed(self, node: str, commit: Commit, driver: Any) -> None:
-        """It succeeded, on this connection of the driver's: find out where."""
-
-
-async def give_way() -> None:
-    """Let those who are ready go first. For moments at which a cancellation costs nothing.
-
-    Sessions that take the same step one after the other find its code in the processor's cache. Where each goes
-    through all of its steps at once, nobody does: measured with 16 at a time, that costs a read a fifth of its speed.
-    """
-    await asyncio.sleep(0)
-
-
-class Opening:
-    """The state of one session's routing."""
-
-    pools: Pools | None = None
-    engine: RoutedEngine | None = None
+    stay: Stay | None = None
+    engaged = False
+    """Whether something was handed out: the session stays, because the caller may have acted on it."""
+    attempts: Attempts = FIRST
     connection: PooledConnection | None = None
-    started: bool = False
-    remembers: bool = False
-    """Whether what is read here must be asked for afterwards, so that later reads are not older."""
-    fell_back: bool = False
-    """Whether it takes one of the places on the primary that reads may fall back to."""
-    avoid: frozenset[str] = frozenset()
-    timed_out: str = ""
-    """The node on which the driver's time-out ended the statement."""
-    commit: Commit | None = None
-    opened_on: int = 0
-    """`seen.changes` when the node was chosen."""
+    """The connection in use at this moment; a plain read gives it back after each statement."""
+    held = False
+    """Whether the application holds on to the connection itself."""
+    transactional = False
+    """Whether the application asked for a transaction: the next connection begins one."""
 
-    def __init__(self, opener: Opener, intent: Intent, seen: Causality | None, info: dict[Any, Any]) -> None:
-        self.opener = opener
+    def __init__(
+        self, nodes: Nodes, ledger: Ledger, intent: Intent, seen: Causality | None, info: dict[Any, Any]
+    ) -> None:
+        self.nodes = nodes
         self.intent = intent
         self.seen = seen
-        self.info = info
+        self._ledger = ledger
+        self._info = info
+        self.commits = Commits(ledger)
 
-    async def open(self) -> RoutedEngine:
-        """Choose the node, once. Raises `NoPrimary` and `NoReplica`."""
-        if self.engine is None:
-            route, self.pools = self.opener.choose_at_once(self) or await self.opener.choose(self)
-            self.info[ROUTE] = route
-            if self.seen is not None:
-                self.opened_on = self.seen.changes
-                self.remembers = not self.intent.write and self.opener.monotonic
-                self.seen.routes.append(route)
-            self.engine = self._engine(self.pools, route.on_replica)
-        return self.engine
+    @property
+    def engine(self) -> RoutedEngine | None:
+        """The engine of the stay; None before there is one."""
+        return self.stay.engine if self.stay is not None else None
+
+    @property
+    def phase(self) -> Phase:
+        """How far it has come."""
+        if self.engaged:
+            return Phase.ENGAGED
+        return Phase.NEW if self.stay is None else Phase.PLACED
 
     @property
     def node(self) -> str:
         """The name of the chosen node; empty before there is one."""
-        return self.pools.name if self.pools is not None else ""
+        return self.stay.pools.name if self.stay is not None else ""
 
-    def silent(self, *, in_transaction: bool) -> bool:
-        """Whether to close the session now sends nothing to anyone, so that no cancellation can come between."""
-        if self.engine is None or self.pools is None or self.remembers:
-            return self.engine is None
-        if not in_transaction or self.connection is None:
-            return True
-        return self.engine is self.pools.replica_reads and self.engine.gives_back_silently and self.connection.untouched
+    def __repr__(self) -> str:
+        where = str(self.stay.route) if self.stay is not None else "nowhere yet"
+        return f"<Lease {'write' if self.intent.write else 'read'} {self.phase.name.lower()} {where}>"
 
-    @property
-    def crowded(self) -> bool:
-        """Whether others use the same pool at this moment: then `give_way` at the next occasion."""
-        return self.engine is not None and checked_out(self.engine.pool) > (self.connection is not None)
+    async def place(self) -> RoutedEngine:
+        """Choose the node, unless there is one. Raises `NoPrimary` and `NoReplica`."""
+        if self.stay is not None:
+            return self.stay.engine
+        seen = self.seen
+        changes = 0 if seen is None else seen.changes
+        chosen = self.nodes.choose_at_once(self.intent, seen) if self.attempts is FIRST else None
+        if chosen is None:
+            chosen = await self._choose()
+        pools = self.nodes.pools[chosen.node]  # type: ignore[index]
+        engine = pools.writes if self.intent.write else pools.reads
+        self.stay = Stay(chosen, pools, engine, changes)
+        self._info[ROUTE] = chosen
+        if seen is not None:
+            seen.routes.append(chosen)
+        return engine
 
-    def _engine(self, pools: Pools, on_replica: bool) -> RoutedEngine:
-        if self.intent.write:
-            return pools.writes
-        if self.intent.snapshot:
-            return pools.replica_snapshots if on_replica else pools.primary_snapshots
-        return pools.replica_reads if on_replica else pools.primary_reads
+    async def _choose(self) -> Route:
+        """Choose past the nodes that failed, and wait for it."""
+        intent, attempts = self.intent, self.attempts
+        if attempts.on_primary:
+            intent = replace(intent, primary=True)
+        return await self.nodes.choose(intent, self.seen, avoid=attempts.failed, holder=self)
 
     @property
     def may_be_overtaken(self) -> bool:
-        """Whether the client has done anything since this session opened: asked before everything else, so cheap."""
-        return self.seen is not None and self.seen.changes != self.opened_on
+        """Whether the client has done anything since this stay began: asked before everything else, so cheap."""
+        return self.seen is not None and self.stay is not None and self.seen.changes != self.stay.changes
 
-    def overtaken(self, *, in_transaction: bool) -> bool:
-        """Whether the client has written since this session opened, and what it reads from lacks the write.
+    def confirm_current(self, *, snapshot_taken: bool, pinned: bool = False) -> bool:
+        """Stay where the client's writes are; False where the node lacks one and the session may move.
 
-        A snapshot that was asked for, and has been taken, stays as of when it was taken.
-        """
-        seen, engine = self.seen, self.engine
-        if seen is None or engine is None or self.pools is None or seen.changes == self.opened_on:
-            return False
-        taken = in_transaction and self.connection is not None
-        if taken and self.intent.snapshot:
-            return False
-        streaming = taken and engine.on_replica and engine is self.pools.replica_snapshots
-        if not streaming and self.opener.covers(self, self.node):
-            self.opened_on = seen.changes
-            return False
-        return True
+        A snapshot that was asked for stays as of when it was taken, once that has happened.
 
-    def left_behind(self) -> NoReplica:
-        """The error for one who was overtaken and cannot move."""
-        return NoReplica(
-            "this read session began its transaction before the client's own write, which its node does "
-            "not show. Read what was just written in a new session, or with db.read(primary=True)."
-        )
-
-    def move(self) -> None:
-        """Go on elsewhere, further ahead: without a transaction each statement sees its own moment anyway."""
-        self.engine = self.connection = None
-
-    def stream(self) -> None:
-        """The first statement wants a server-side cursor, which lives in a transaction."""
-        if self.pools is not None and self.engine is not None and self.engine.on_replica:
-            self.engine = self.pools.replica_snapshots
-
-    def elsewhere(self, error: Exception) -> bool:
-        """Whether the failed read may be tried again; forgets the node, or the connection, it failed on.
+        Args:
+            snapshot_taken: whether something was read in the transaction of the moment.
+            pinned: whether the caller holds something there that the lease does not know of.
 
         Raises:
-            NoPrimary: it failed twice on the primary, where reads end up.
+            NoReplica: the node lacks one, and the session holds on to what it has there.
         """
-        engine, connection = self.engine, self.connection
-        failure = judge(error, on_replica=engine is not None and engine.on_replica)
-        if engine is None or not failure.elsewhere:
+        seen, stay = self.seen, self.stay
+        if self.intent.write or seen is None or stay is None or seen.changes == stay.changes:
+            return True
+        if self.intent.snapshot and snapshot_taken:
+            return True
+        if self.nodes.covers(stay.route, self.intent, seen):
+            self.stay = replace(stay, changes=seen.changes)
+            return True
+        if pinned or self.pinned:
+            raise left_behind(self.node)
+        return False
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the session has something in its connection that no other one has."""
+        if self.held or self.transactional:
+            return True
+        connection = self.connection
+        # The transaction of a snapshot that is not taken yet holds nothing.
+        return connection is not None and not (
+            connection.untouched or (self.intent.snapshot and not connection.touched)
+        )
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether the connection can go back to its pool between two statements."""
+        connection = self.connection
+        if connection is None or self.stay is None or connection.touched or connection.engaged or self.held:
             return False
-        if failure is Failure.TIMEOUT and connection is not None:
-            # Twice is the statement's own slowness, unless the first node is silent for everybody.
-            if self.timed_out and self.opener.answers(self.timed_out):
-                return False
-            self.timed_out = self.node
-        name = self.node
-        if name in self.avoid:
-            raise NoPrimary(
-                f"the connection to {name} was lost twice in one read ({type(error).__name__}), "
-                "and no other node may serve it. Retry."
-            ) from error
-        if connection is not None and failure is not Failure.CONFLICT:
+        # In-memory SQLite has one connection for all: to give it back rolls back what a write session has begun.
+        return self.stay.engine.fenced and not (self.transactional or self.intent.snapshot)
+
+    def move(self) -> None:
+        """Leave the node; the next statement chooses one anew."""
+        self.stay = self.connection = None
+
+    def take(self, connection: PooledConnection) -> None:
+        """Use this connection; begin what the application asked for."""
+        self.connection = connection
+        if isinstance(connection, WritingConnection):
+            if self.seen is not None:
+                self.commits.begin(self.node, self.seen, connection)
+        elif self.intent.snapshot:
+            connection.engage("REPEATABLE READ")
+        elif self.transactional:
+            connection.engage()
+
+    def ask_for_transaction(self) -> None:
+        """The application needs a transaction on its node: begin one now, or with the next connection."""
+        self.transactional = True
+        if self.connection is not None:
+            self.connection.engage()
+
+    def end_transaction(self) -> None:
+        """The transaction that the application asked for has ended."""
+        self.transactional = False
+
+    def put_down(self) -> None:
+        """The connection went back to its pool."""
+        self.connection = None
+        self.held = False
+
+    def note_read(self) -> None:
+        """Something is handed out from here on."""
+        self.engaged = True
+
+    def leave_failed_node(self, error: Exception) -> bool:
+        """Decide whether a failed read runs again; then leave the node, or the connection, it failed on.
+
+        Raises:
+            NoPrimary: it failed twice on one node, where reads end up.
+        """
+        stay, connection = self.stay, self.connection
+        if stay is None or self.intent.write:
+            return False
+        failure = judge(error, on_replica=stay.route.on_replica)
+        sent = connection is not None
+        if self.engaged and (sent or failure is not Failure.CONNECT):
+            return False
+        if failure is Failure.NOT_THERE_YET and not self.nodes.policy.fall_back:
+            return False
+        try:
+            following = after_failure(self.attempts, self.node, failure, sent=sent, still_answers=self.nodes.answers)
+        except LostTwice:
+            raise lost_twice(self.node, error) from error
+        if following is None:
+            return False
+        if self.engaged:
+            # What was read before may be newer than another replica; the primary is never older.
+            following = replace(following, on_primary=True)
+        if connection is not None and failure in {Failure.LOST, Failure.TIMEOUT}:
             abandon(connection)
-        self.avoid |= {name}
-        self.engine = self.connection = None
+        self.attempts = following
+        if self.nodes.watcher is not None:
+            self.nodes.watcher(Retried(node=self.node, failure=failure))
+        self.move()
         return True
 
-    def lost(self, error: Exception) -> bool:
-        """Whether this error means that the connection is gone; it is dropped then."""
-        if judge(error, on_replica=self.engine is not None and self.engine.on_replica) is not Failure.LOST:
+    def drop_if_lost(self, error: Exception) -> bool:
+        """Drop the connection if this error says that it is gone; whether it is."""
+        stay = self.stay
+        if judge(error, on_replica=stay is not None and stay.route.on_replica) is not Failure.LOST:
             return False
         if self.connection is not None:
             abandon(self.connection)
         return True
 
-    def in_doubt(self) -> Commit | None:
-        """COMMIT is about to be sent."""
-        if self.seen is not None and self.engine is not None:
-            self.commit = self.opener.committing(self.node, self.seen)
-        return self.commit
+    @property
+    def remembers(self) -> bool:
+        """Whether what is read here must be asked for, so that later reads are not older."""
+        return self.seen is not None and not self.intent.write and self._ledger.remembers_reads
 
-    def reopen(self) -> None:
+    async def remember(self) -> None:
+        """Remember how much the client may have seen by now."""
+        if self.seen is not None and self.stay is not None:
+            await self._ledger.has_read(self.node, self.seen)
+
+    @property
+    def ends_silently(self) -> bool:
+        """Whether to end now sends nothing to anyone, so that no cancellation can come between."""
+        connection, engine = self.connection, self.engine
+        if connection is None or engine is None:
+            return True
+        return not self.intent.write and engine.gives_back_silently and connection.untouched
+
+    def end(self) -> None:
         """The session was closed: its next use chooses anew."""
-        self.engine = self.connection = None
-        self.started = False
-        if self.avoid:
-            self.avoid, self.timed_out = frozenset(), ""
-        if self.fell_back:
-            self.fell_back = False
-            self.opener.release(self)
-        if self.commit is not None:
-            self.commit.unplaced()
-            self.commit = None
+        self.stay = self.connection = None
+        self.attempts = FIRST
+        self.engaged = self.held = self.transactional = False
+        if self.nodes.policy.fall_back_limit is not None:
+            self.nodes.release(self)
+        self.commits.close()

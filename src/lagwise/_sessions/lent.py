@@ -1,13 +1,14 @@
-"""What the caller of `asyncpg()` holds: the driver's connection for as long as the block lasts."""
+"""What the caller of `asyncpg()` holds: the driver's connection, with a statement's or the whole block's lifetime."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from asyncpg import InterfaceError  # type: ignore[import-untyped]
-from sqlalchemy.engine import Connection
 
 from lagwise._pools.driver import driver_of
+from lagwise._sessions.driver_routing import DriverRouting
+from lagwise.errors import RoutingError
 
 # What runs one SQL text and returns everything it found: it may be run again elsewhere.
 _STATEMENTS = frozenset({"execute", "fetch", "fetchrow", "fetchval", "fetchmany"})
@@ -18,105 +19,149 @@ _QUESTIONS = frozenset({"get_server_pid", "get_server_version", "get_settings", 
 _CALLS = frozenset({
     "copy_from_query", "copy_from_table", "copy_records_to_table", "copy_to_table", "executemany", "prepare",
 })  # fmt: skip
-
-
-class Lending(Protocol):
-    """What stands behind it: the visit that keeps the promise."""
-
-    held: bool
-    transaction: Any
-
-    @property
-    def connection(self) -> Connection:
-        """The connection of the moment."""
-        ...
-
-    def note(self, statement: str = "") -> None:
-        """Note what may outlive a read."""
-
-    def hold(self, *, spoil: bool) -> None:
-        """The caller takes hold of this very connection."""
-
-    async def run(self, statement: Callable[[], Awaitable[Any]]) -> Any:
-        """Run a statement where its client's writes are; the first one where it succeeds."""
-
-    async def once(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Run what is the caller's own, where its client's writes are."""
-
-    async def named(self, call: Any, connection: Connection) -> Any:
-        """Await `call()`, and name its failure."""
+# Those whose first argument is SQL.
+_TEXTS = {"copy_from_query": "query", "executemany": "command", "prepare": "query"}
+# What is awaited, and changes the driver in ways that cannot be undone.
+_CHANGES = frozenset({
+    "close", "reload_schema_state", "reset", "reset_type_codec", "set_builtin_type_codec", "set_type_codec",
+})  # fmt: skip
+_NO_WITHOUT = frozenset({"is_closed", "is_in_transaction"})
+# What an open transaction would hold back until it ends.
+_NEVER_HEARD = frozenset({"add_listener", "remove_listener"})
 
 
 class LentConnection:
     """asyncpg's Connection for as long as the block lasts, with all its methods."""
 
-    def __init__(self, visit: Lending) -> None:
-        self._visit: Lending | None = visit
+    def __init__(self, routing: DriverRouting) -> None:
+        self._routing: DriverRouting | None = routing
 
     def take_back(self) -> None:
-        """The block has ended."""
-        self._visit = None
+        """End the lending: the block has ended."""
+        self._routing = None
 
     def __getattr__(self, name: str) -> Any:
-        visit = self._visit
-        if visit is None:
-            raise InterfaceError(f"cannot use {name}: this connection went back to its pool when its block ended")
+        routing = self._routing
+        if routing is None:
+            raise InterfaceError(
+                f"cannot use {name}: this connection went back to its pool when its block ended. A stream or a "
+                "background task borrows its own: `async with db.read.asyncpg() as connection`."
+            )
         if name in _STATEMENTS:
-            return partial(self._run, visit, name)
+            return partial(self._run, routing, name)
         if name in _CALLS:
-            return partial(self._call, visit, name)
+            return partial(self._call, routing, name)
+        if name == "cursor":
+            return partial(self._cursor, routing)
         if name == "transaction":
-            return partial(_Block, visit)
-        found = getattr(driver_of(visit.connection), name)
-        if name not in _QUESTIONS:
-            visit.hold(spoil=name != "cursor")
+            return partial(_TransactionOfTheCallers, routing)
+        if name in _NEVER_HEARD:
+            raise RoutingError(
+                f"{name}() on a pooled connection would never hear: LISTEN takes effect when a transaction "
+                "commits, and the connection goes back then. Listen on a connection of your own, asyncpg.connect(), to "
+                "the primary."
+            )
+        if name in _CHANGES:
+            return partial(self._change, routing, name)
+        return _of_the_driver(routing, name)
+
+    async def _run(self, routing: DriverRouting, name: str, query: str, *args: Any, **kw: Any) -> Any:
+        async def statement() -> Any:
+            await routing.prepare_for(query)
+            run = getattr(driver_of(routing.connection), name)
+            return await routing.translating_errors(partial(run, query, *args, **kw), routing.connection)
+
+        found = await routing.run(statement)
+        if routing.connection.unsure:
+            await routing.keep_fenced()
+        await routing.rest()
         return found
 
-    async def _run(self, visit: Lending, name: str, query: str, *args: Any, **kw: Any) -> Any:
-        async def statement() -> Any:
-            visit.note(query)
-            run = getattr(driver_of(visit.connection), name)
-            return await visit.named(partial(run, query, *args, **kw), visit.connection)
-
-        return await visit.run(statement)
-
-    async def _call(self, visit: Lending, name: str, *args: Any, **kw: Any) -> Any:
+    async def _call(self, routing: DriverRouting, name: str, *args: Any, **kw: Any) -> Any:
         async def call() -> Any:
-            visit.note()
-            visit.held = visit.held or name == "prepare"
-            run = getattr(driver_of(visit.connection), name)
-            return await visit.named(partial(run, *args, **kw), visit.connection)
+            if name in _TEXTS:
+                await routing.prepare_for(args[0] if args else kw.get(_TEXTS[name], ""))
+            if not routing.lease.intent.write:
+                routing.connection.touched = True
+            if name == "prepare":
+                routing.lease.held = True
+            run = getattr(driver_of(routing.connection), name)
+            return await routing.translating_errors(partial(run, *args, **kw), routing.connection)
 
-        return await visit.once(call)
+        return await routing.run_unretried(call)
+
+    def _cursor(self, routing: DriverRouting, query: str, *args: Any, **kw: Any) -> Any:
+        opened = _of_the_driver(routing, "cursor")
+        if not routing.lease.intent.write:
+            routing.judge(query)
+        return opened(query, *args, **kw)
+
+    async def _change(self, routing: DriverRouting, name: str, *args: Any, **kw: Any) -> Any:
+        async def call() -> Any:
+            routing.hold(spoil=True)
+            return await getattr(driver_of(routing.connection), name)(*args, **kw)
+
+        return await routing.run_unretried(call)
 
 
-class _Block:
+def _of_the_driver(routing: DriverRouting, name: str) -> Any:
+    connection = routing.lease.connection
+    if connection is not None:
+        found = getattr(driver_of(connection), name)
+        if name not in _QUESTIONS:
+            routing.hold(spoil=name != "cursor")
+        return found
+    if name in _NO_WITHOUT:
+        return lambda: False
+    raise InterfaceError(
+        f"cannot use {name}: between two statements this block has no connection; "
+        "use it inside `async with connection.transaction():`, which holds one"
+    )
+
+
+class _TransactionOfTheCallers:
     """A transaction of the caller's: begun where its client's writes are, and until it ends this connection stays."""
 
-    def __init__(self, visit: Lending, *args: Any, **kw: Any) -> None:
-        self._visit = visit
+    def __init__(self, routing: DriverRouting, *args: Any, **kw: Any) -> None:
+        self._routing = routing
         self._options = args, kw
         self._own: Any = None
 
     async def start(self) -> None:
         """Begin."""
-        await self._visit.once(partial(self._begin, "start"))
+        await self._routing.run_unretried(partial(self._begin, "start"))
 
     async def __aenter__(self) -> None:
-        await self._visit.once(partial(self._begin, "__aenter__"))
+        await self._routing.run_unretried(partial(self._begin, "__aenter__"))
 
     async def _begin(self, how: str) -> None:
-        visit, (args, kw) = self._visit, self._options
-        visit.note()
-        visit.held = visit.held or visit.transaction is not None
+        routing, (args, kw) = self._routing, self._options
         if self._own is None:
-            self._own = driver_of(visit.connection).transaction(*args, **kw)
-        await visit.named(getattr(self._own, how), visit.connection)
+            self._own = driver_of(routing.connection).transaction(*args, **kw)
+        await routing.translating_errors(getattr(self._own, how), routing.connection)
 
     async def __aexit__(self, *error: Any) -> None:
-        await self._own.__aexit__(*error)
+        await self._end("__aexit__", *error)
 
-    def __getattr__(self, name: str) -> Any:
+    async def commit(self) -> None:
+        """End it."""
+        await self._end("commit")
+
+    async def rollback(self) -> None:
+        """End it."""
+        await self._end("rollback")
+
+    async def _end(self, how: str, *error: Any) -> None:
+        if self._own is None:
+            raise InterfaceError(f"cannot use {how}: the transaction is not yet started")
+        try:
+            await getattr(self._own, how)(*error)
+        finally:
+            await self._routing.keep_fenced()
+        await self._routing.rest()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         if self._own is None:
             raise InterfaceError(f"cannot use {name}: the transaction is not yet started")
-        return getattr(self._own, name)
+        found: Callable[..., Any] = getattr(self._own, name)
+        return found

@@ -1,26 +1,33 @@
 """Routed sessions: an application's own session classes, with the choice of a node in front."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
-from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
-from sqlalchemy.sql import Executable
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from lagwise._pools.connection import PooledConnection, WritingConnection
-from lagwise._pools.driver import driver_of
-from lagwise._sessions.lease import Opening, give_way
+from lagwise._pools.counters import checked_out
+from lagwise._pools.internals import has_pending
+from lagwise._pools.writing import WritingConnection
+from lagwise._sessions.asking import give_way, in_block, used_after_its_end, wants_stream
+from lagwise._sessions.lease import Lease
 
 
 class RoutingSession(Session):
     """The synchronous side of a routed session; mixed into the application's own session class."""
 
-    opening: Opening | None = None
+    lease: Lease | None = None
+    for_one_block = False
+    """Whether a later use raises, where it would begin anew."""
+    _over = False
+    _binds_of_its_own = False
+    _statements_under_way = 0
+    _rested = False
+    """Whether a plain read has ended since the last commit or rollback."""
     _closes_as_usual = True
 
     def __init_subclass__(cls) -> None:
@@ -28,32 +35,84 @@ class RoutingSession(Session):
 
     def get_bind(self, *args: Any, bind: Any = None, **kw: Any) -> Engine | Connection:
         """The chosen node's engine. Outside a statement this has no side effects and may answer the default."""
-        opening = self.opening
-        if bind is not None or opening is None:
+        lease = self.lease
+        if bind is not None or lease is None:
             return super().get_bind(*args, bind=bind, **kw)
-        if opening.engine is None and not in_greenlet():
-            return opening.opener.default_engine().sync_engine
-        if opening.engine is None or opening.may_be_overtaken:
-            self._choose(opening)
-        assert opening.engine is not None
-        return opening.engine
+        if self._over or self._binds_of_its_own:
+            if self._over:
+                raise used_after_its_end()
+            if (found := super().get_bind(*args, **kw)) is not self.bind:
+                return found
+        if lease.stay is None or lease.may_be_overtaken:
+            if not in_greenlet():
+                return lease.engine or lease.nodes.default_engine.sync_engine
+            self._choose(lease)
+        assert lease.stay is not None
+        return lease.stay.engine
+
+    def bind_mapper(self, mapper: Any, bind: Any) -> None:
+        """As `Session.bind_mapper`: statements on this mapper go where the application says."""
+        self._binds_of_its_own = True
+        super().bind_mapper(mapper, bind)
+
+    def bind_table(self, table: Any, bind: Any) -> None:
+        """As `Session.bind_table`: statements on this table go where the application says."""
+        self._binds_of_its_own = True
+        super().bind_table(table, bind)
 
     def begin(self, nested: bool = False) -> SessionTransaction:
-        """Choose the node, then begin."""
-        if self.opening is not None:
-            self._choose(self.opening)
+        """Choose the node, then begin; in a read session, a READ ONLY transaction."""
+        lease = self.lease
+        if self._over:
+            raise used_after_its_end()
+        if lease is not None:
+            self._choose(lease)
+            if not lease.intent.write and in_greenlet():
+                lease.ask_for_transaction()
         return super().begin(nested=nested)
 
-    def _choose(self, opening: Opening) -> None:
+    def connection(self, *args: Any, **kw: Any) -> Connection:
+        """As `Session.connection`; from here on the session keeps this connection."""
+        lease = self.lease
+        if lease is not None and not lease.intent.write and in_greenlet():
+            self._choose(lease)
+        connection = super().connection(*args, **kw)
+        if isinstance(connection, WritingConnection):
+            connection.lent = True
+        elif lease is not None and lease.connection is not None:
+            lease.held = True
+            lease.connection.touched = True  # by the driver's own means anything can be set
+        return connection
+
+    def _choose(self, lease: Lease) -> None:
         """See that there is a node, and that it has what the client has written since it was chosen."""
         if not in_greenlet():
             return
-        if not opening.intent.write and opening.overtaken(in_transaction=self.in_transaction()):
-            if _in_block(self):
-                raise opening.left_behind()
-            opening.move()
-        if opening.engine is None:
-            await_only(opening.open())
+        if lease.connection is not None or lease.transactional:
+            self._notice_end(lease)
+        if lease.may_be_overtaken:
+            self._confirm_current(lease)
+        if lease.stay is None:
+            await_only(lease.place())
+
+    def _notice_end(self, lease: Lease) -> None:
+        """Forget the transaction, and its connection, that the application has ended."""
+        if not self.in_transaction():
+            lease.put_down()
+            lease.end_transaction()
+
+    def _confirm_current(self, lease: Lease) -> None:
+        """Leave a node that lacks what the client has written since; the connection had nothing in it."""
+        taken = lease.connection is not None and self.in_transaction()
+        if not lease.confirm_current(snapshot_taken=taken):
+            self._end_transaction()
+            lease.move()
+
+    def _end_transaction(self) -> None:
+        """End the transaction by itself: `commit()` and `rollback()` would flush and expire what is not theirs."""
+        begun = self.get_transaction()
+        if begun is not None:
+            begun.close()
 
     def execute(self, statement: Any, *args: Any, **kw: Any) -> Any:
         """As `Session.execute`, where it succeeds and has what the client wrote."""
@@ -69,52 +128,86 @@ class RoutingSession(Session):
 
     def _where_it_succeeds(self, run: Callable[..., Any], statement: Any, *args: Any, **kw: Any) -> Any:
         """Run a read session's first statement on one node after the other: nothing has been returned yet."""
-        opening = self.opening
-        if opening is None or opening.intent.write:
+        lease = self.lease
+        if self._over:
+            raise used_after_its_end()
+        if lease is None or lease.intent.write or "bind" in (kw.get("bind_arguments") or ()):
             return run(statement, *args, **kw)
-        if opening.may_be_overtaken and not _in_block(self) and opening.overtaken(in_transaction=self.in_transaction()):
-            self.commit()  # sends nothing, or the end of a transaction that only read; gives the connection back
-            opening.move()
-        if opening.started:
-            return run(statement, *args, **kw)
-        opening.started = True
-        if opening.engine is None:
-            await_only(opening.open())
-        if _streams(statement, kw.get("execution_options")):
-            opening.stream()
+        if lease.connection is not None or lease.transactional:
+            self._notice_end(lease)
+        if lease.may_be_overtaken:
+            self._confirm_current(lease)
+        if streams := wants_stream(statement, kw.get("execution_options")):
+            lease.ask_for_transaction()
+        self._statements_under_way += 1
+        try:
+            result = self._on_some_node(lease, run, statement, *args, **kw)
+        finally:
+            self._statements_under_way -= 1
+        lease.note_read()
+        if lease.remembers:
+            await_only(lease.remember())
+        if not streams and lease.may_rest and not self._statements_under_way:
+            self._rest(lease)
+        return result
+
+    def _on_some_node(self, lease: Lease, run: Callable[..., Any], *args: Any, **kw: Any) -> Any:
         while True:
+            if lease.stay is None:
+                await_only(lease.place())
             try:
-                return run(statement, *args, **kw)
+                return run(*args, **kw)
             except Exception as error:
-                if _in_block(self) or not opening.elsewhere(error):
+                # What is held may have execution options, which another connection would not have.
+                if lease.held or in_block(self) or not lease.leave_failed_node(error):
                     raise
                 with suppress(Exception):
-                    self.rollback()
-                await_only(opening.open())
+                    self._end_transaction()
+
+    def _rest(self, lease: Lease) -> None:
+        """Give the connection back: the rows are here, and the next statement sees its own moment anyway."""
+        begun = self.get_transaction()
+        if has_pending(self) or (begun is not None and begun.origin is not SessionTransactionOrigin.AUTOBEGIN):
+            return
+        self._rested = True
+        if begun is not None:
+            begun.close()
+        lease.put_down()
+
+    def rollback(self) -> None:
+        """As `Session.rollback`; also what was read by statements that have given their connection back expires."""
+        super().rollback()
+        if self._rested:
+            self._rested = False
+            self.expire_all()
 
     @property
     def closes_silently(self) -> bool:
         """Whether to close it now sends nothing to anyone: then there is nothing to wait for, and no need of a task."""
-        opening = self.opening
-        return self._closes_as_usual and opening is not None and opening.silent(in_transaction=self.in_transaction())
+        lease = self.lease
+        if lease is None or not self._closes_as_usual:
+            return False
+        return not self.in_transaction() or (lease.ends_silently and not lease.held)
 
     def close(self) -> None:
-        """Close, and remember what was read; a later use of the session chooses its node anew."""
-        opening = self.opening
-        if opening is None:
+        """Close; a later use of the session chooses its node anew."""
+        lease = self.lease
+        if lease is None:
             super().close()
             return
-        remembers = opening.remembers and opening.connection is not None and opening.engine is not None
         try:
+            if lease.held and lease.remembers and in_greenlet():
+                await_only(lease.remember())
             super().close()
         except Exception as error:
-            if opening.intent.write or not opening.lost(error):
+            if lease.intent.write or not lease.drop_if_lost(error):
                 raise
             # The caller has read what there was to read; only the goodbye to a dead connection failed.
             self.invalidate()
-        if remembers and in_greenlet():
-            await_only(opening.opener.has_read(opening, opening.node))
-        opening.reopen()
+        finally:
+            self._rested = False
+            self._over = self.for_one_block
+            lease.end()
 
 
 class RoutingAsyncSession(AsyncSession):
@@ -126,14 +219,14 @@ class RoutingAsyncSession(AsyncSession):
         cls._ends_as_usual = super().__aexit__ is AsyncSession.__aexit__ and super().close is AsyncSession.close
 
     async def __aenter__(self) -> Self:
-        opening = getattr(self.sync_session, "opening", None)
-        if opening is not None:
-            await opening.open()
-            if opening.crowded:
+        lease: Lease | None = getattr(self.sync_session, "lease", None)
+        if lease is not None:
+            engine = await lease.place()
+            if checked_out(engine.pool):
                 try:
                     await give_way()
                 except BaseException:
-                    opening.reopen()
+                    lease.end()
                     raise
         return await super().__aenter__()
 
@@ -142,68 +235,7 @@ class RoutingAsyncSession(AsyncSession):
     ) -> None:
         sync = self.sync_session
         if self._ends_as_usual and isinstance(sync, RoutingSession) and sync.closes_silently:
-            crowded = sync.opening is not None and sync.opening.crowded
             sync.close()
-            if crowded:
-                await give_way()
         else:
             # In a task of its own, as AsyncSession does it: to be cancelled half-way would cost the connection.
             await super().__aexit__(kind, error, trace)
-
-
-_classes: dict[tuple[type, type], type] = {}
-
-
-def _mixed(mixin: type, base: type) -> type:
-    """The application's session class with routing in front; made once, or every Router would leak one."""
-    if issubclass(base, mixin):
-        return base
-    key = (mixin, base)
-    if key not in _classes:
-        _classes[key] = type(base.__name__, (mixin, base), {})
-    return _classes[key]
-
-
-def routed(class_: type[AsyncSession], sync_class: type[Session]) -> tuple[type[AsyncSession], type[Session]]:
-    """These session classes, routed."""
-    return _mixed(RoutingAsyncSession, class_), _sync(sync_class)
-
-
-def _sync(base: type[Session]) -> type[Session]:
-    mixed = _mixed(RoutingSession, base)
-    if not event.contains(mixed, "after_commit", _committed):
-        event.listen(mixed, "after_begin", _begun)
-        event.listen(mixed, "after_commit", _committed)
-    return mixed
-
-
-def _in_block(session: Session) -> bool:
-    """Whether the application itself has begun the transaction: changing the node would break its block."""
-    begun = session.get_transaction()
-    return begun is not None and begun.origin is not SessionTransactionOrigin.AUTOBEGIN
-
-
-def _streams(statement: Any, options: Mapping[str, Any] | None) -> bool:
-    """Whether this statement wants a server-side cursor, which lives in a transaction."""
-    own: Mapping[str, Any] = statement.get_execution_options() if isinstance(statement, Executable) else {}
-    return bool((own and _wants_cursor(own)) or (options and _wants_cursor(options)))
-
-
-def _wants_cursor(options: Mapping[str, Any]) -> bool:
-    return bool(options.get("stream_results") or options.get("yield_per"))
-
-
-def _begun(session: Session, _transaction: SessionTransaction, connection: Connection) -> None:
-    opening: Opening | None = getattr(session, "opening", None)
-    if opening is not None and connection.engine is opening.engine:  # not a bind that the application gave
-        opening.connection = cast("PooledConnection", connection)
-        if opening.intent.write and opening.seen is not None:
-            cast("WritingConnection", connection).before_commit = opening.in_doubt
-
-
-def _committed(session: Session) -> None:
-    """After a COMMIT that succeeded; a released savepoint has none in doubt."""
-    opening: Opening | None = getattr(session, "opening", None)
-    if opening is not None and opening.commit is not None and opening.connection is not None:
-        commit, opening.commit = opening.commit, None
-        await_only(opening.opener.committed(opening.node, commit, driver_of(opening.connection)))

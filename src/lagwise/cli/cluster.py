@@ -110,5 +110,8 @@ def _show(cluster: Cluster, delays: list[float]) -> None:
     console.print()
     lines = ["db = Router(", f'    primary="{cluster.primary.url}",', "    replicas={"]
     lines += [f'        "{node.name}": "{node.url}",' for node in cluster.replicas]
-    lines += ["    },", ")"]
+    lines += ["    },", ")", ""]
+    # The names that the README and the examples read. In quotes: a shell must not see a `?` or `&` of a URL.
+    lines += [f"export LAGWISE_PRIMARY='{cluster.primary.url}'"]
+    lines += [f"export LAGWISE_REPLICAS='{','.join(node.url for node in cluster.replicas)}'"]
     sys.stdout.write("\n".join(lines) + "\n\nCtrl-C stops it.\n")

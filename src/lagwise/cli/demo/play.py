@@ -56,7 +56,7 @@ async def play(seconds: float, clients: int, *, serve: bool, as_json: bool, clos
 
 
 async def _warm_up(url: str, clients: int) -> None:
-    """Let both fill their pools, uncounted: connecting is not what is compared."""
+    """Let both applications fill their pools, uncounted: connecting is not compared."""
     async with asyncio.TaskGroup() as group:
         for path in (NAIVE, LAGWISE):
             group.create_task(drive(url, path, Tally(), clients=clients, seconds=_WARM_UP))

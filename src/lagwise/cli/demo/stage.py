@@ -22,7 +22,7 @@ DELAYS = {"replica-1": 0.2, "replica-2": 2.0}
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where everything is."""
+    """The cluster and the served application, as the phases need them."""
 
     cluster: Cluster
     db: Router
@@ -72,7 +72,7 @@ async def _served(app: FastAPI) -> AsyncIterator[str]:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the signals to whoever started it."""
+    """A server that leaves the signals to the command that started it."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

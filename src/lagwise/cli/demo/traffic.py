@@ -28,7 +28,7 @@ class Tally:
     stale: int = 0
     other_reads: int = 0
     other_missing: int = 0
-    """Items of other clients that were not there yet. Nobody promised those: how old they may be, `max_lag` says."""
+    """Items of other clients that were not there yet. No promise was broken: `max_lag` bounds them."""
     on_replica: int = 0
     """Reads whose server said `pg_is_in_recovery()`."""
     errors: int = 0
@@ -65,7 +65,7 @@ class Client:
     path: str
     tally: Tally
     board: list[int]
-    """Every item whose creation was acknowledged, whoever asked for it."""
+    """Every item whose creation was acknowledged, by whichever client."""
     random: random.Random
     deadline: float
     own: list[int] = field(default_factory=list)

@@ -1,0 +1,102 @@
+"""What a request brought: the tokens in its headers and cookies that are this application's."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from lagwise._client.cookies import Jar
+from lagwise._client.signature import Seal, plausible
+from lagwise._decide.token import CausalToken, merged
+from lagwise.errors import InvalidToken
+
+_log = logging.getLogger("lagwise")
+_HEADER, _COOKIE = b"lagwise-token", b"cookie"
+# What is verified of one request: an HMAC each, a few microseconds.
+_HEADER_TEXTS, _COOKIE_TEXTS = 16, 64
+# A client brings the same headers until it writes again: 256 requests are remembered, in less than 1 MB.
+_REMEMBERED, _MOST_REMEMBERED = 256, 2048  # bytes of header
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """What a request brought.
+
+    Attributes:
+        token: everything that was verified, merged; None for nothing.
+        names: the cookies that `token` covers.
+        slots: how many of them are slots.
+        crowded: until when the crowd cookie holds a doubt, seconds since the epoch; 0 for none.
+        ignored: why texts that look like tokens are none, each reason once.
+        client: a number for the tokens brought: requests that left together share it.
+    """
+
+    token: CausalToken | None = None
+    names: tuple[str, ...] = ()
+    slots: int = 0
+    crowded: int = 0
+    client: int = 0
+    ignored: tuple[str, ...] = ()
+
+
+NOTHING = Brought()
+
+
+class Reader:
+    """Reads tokens out of a request's headers; what is not signed by a secret of this application is left alone."""
+
+    def __init__(self, seal: Seal, jar: Jar) -> None:
+        self._seal = seal
+        self._jar = jar
+        self._remembered = lru_cache(_REMEMBERED)(self._read)
+
+    def read(self, headers: Iterable[tuple[bytes, bytes]]) -> Brought:
+        """What these headers bring.
+
+        Bounded: the first 16 texts of `Lagwise-Token`, and the first 64 cookies that are named and shaped like tokens.
+        """
+        found: tuple[bytes, ...] = ()
+        for header in headers:
+            if header[0] == _COOKIE or header[0] == _HEADER:
+                found += header
+        if not found:
+            return NOTHING
+        return self._remembered(*found) if sum(map(len, found)) <= _MOST_REMEMBERED else self._read(*found)
+
+    def _read(self, *found: bytes) -> Brought:
+        texts: dict[str, None] = {}
+        cookies: dict[tuple[str, str], None] = {}
+        room = _HEADER_TEXTS
+        for name, value in zip(found[::2], found[1::2], strict=True):
+            if name == _HEADER:
+                parts = value.split(b",", room)[:room]
+                room -= len(parts)
+                texts.update(dict.fromkeys(part.decode("latin-1").strip() for part in parts if plausible(part)))
+            else:
+                for cookie in self._jar.brought(value.decode("latin-1")):
+                    if len(cookies) < _COOKIE_TEXTS and self._jar.holds(*cookie):
+                        cookies[cookie] = None
+        ignored: dict[str, None] = {}
+        tokens = {
+            text: self._verified(text, ignored) for text in {**texts, **dict.fromkeys(text for _, text in cookies)}
+        }
+        names = tuple(dict.fromkeys(name for name, text in cookies if tokens[text]))
+        if not any(tokens.values()):
+            return Brought(ignored=(*ignored,)) if ignored else NOTHING
+        crowd = [tokens[text] for name, text in cookies if name == self._jar.crowd]
+        return Brought(
+            token=merged(token for token in tokens.values() if token),
+            names=names,
+            slots=len({*names} - {self._jar.name, self._jar.crowd}),
+            crowded=max((position.in_doubt_at for token in crowd for position in token), default=0),
+            client=hash((*tokens,)),
+            ignored=(*ignored,),
+        )
+
+    def _verified(self, text: str, ignored: dict[str, None]) -> CausalToken:
+        try:
+            return self._seal.opened(text)
+        except InvalidToken as error:
+            ignored[str(error)] = None
+            _log.debug("token-ignored", extra={"reason": str(error)})
+            return CausalToken()

@@ -1,0 +1,126 @@
+"""A response that waits for the COMMIT of its own request: start and body are kept back for a moment."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from lagwise._client.causality import Causality
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+
+_log = logging.getLogger("lagwise")
+_MOST_KEPT = 256 * 1024  # bytes of body; an application that sends more waits until the response has left
+_ROUTES_WARNED = 256
+_warned: set[str] = set()
+
+
+class Hold:
+    """Keeps the messages of one response, until `leave` or until the moment is over. Nothing is sent twice.
+
+    Args:
+        send: where the messages go.
+        moment: seconds after the start.
+        route: what the warning calls the endpoint.
+        prepare: adds the token to the start, as late as possible.
+    """
+
+    def __init__(
+        self, send: Send, seen: Causality, *, moment: float, route: str, prepare: Callable[[Message], None]
+    ) -> None:
+        self._send = send
+        self._seen = seen
+        seen.refused = False
+        self._route = route
+        self._prepare = prepare
+        self._kept: list[Message] = []
+        self._size = 0
+        self._sized = False
+        self._over = asyncio.Event()
+        self._leaving: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(moment, self._start_leaving)
+
+    async def pass_on(self, message: Message) -> None:
+        """What the application sends: kept, or sent when the response has left.
+
+        A body without a length that comes in pieces is a stream: its COMMIT may come when it ends, so it leaves now.
+        """
+        if self._leaving is None:
+            if message["type"] == "http.response.start":
+                self._sized = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+            self._kept.append(message)
+            self._size += len(message.get("body", b""))
+            if not message.get("more_body") or (self._sized and self._size <= _MOST_KEPT):
+                return
+            if not self._sized:
+                self._start_leaving()
+            await self._over.wait()
+            if self._leaving is not None:
+                await asyncio.shield(self._leaving)
+            return
+        await asyncio.shield(self._leaving)
+        await self._send(message)
+
+    async def leave(self) -> None:
+        """The application has returned: what was kept is sent now."""
+        self._start_leaving()
+        assert self._leaving is not None
+        await self._leaving
+
+    def drop(self) -> bool:
+        """The application has raised: what was kept is never sent. False: it has left already."""
+        if self._leaving is not None:
+            return False
+        self._end()
+        self._kept.clear()
+        return True
+
+    def abandon(self) -> None:
+        """The request was cancelled: nothing more is sent."""
+        if not self.drop() and self._leaving is not None:
+            self._leaving.cancel()
+
+    def _start_leaving(self) -> None:
+        if not self._over.is_set():
+            self._leaving = asyncio.ensure_future(self._leave())
+            self._end()
+
+    def _end(self) -> None:
+        self._timer.cancel()
+        self._over.set()
+
+    async def _leave(self) -> None:
+        if self._seen.writing:
+            # The client will have its answer before the COMMIT, and may ask for what it wrote before it is there.
+            self._seen.doubt()
+            _warn(self._route)
+        kept, self._kept = self._kept, []
+        if self._seen.refused:
+            # Nothing was written, and what stands in between has kept the error to itself: the answer is not true.
+            kept = failure()
+        self._prepare(kept[0])
+        for message in kept:
+            await self._send(message)
+
+
+def failure() -> list[Message]:
+    """The messages of a 500."""
+    body = b"Internal Server Error"
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    return [
+        {"type": "http.response.start", "status": 500, "headers": headers},
+        {"type": "http.response.body", "body": body},
+    ]
+
+
+def _warn(route: str) -> None:
+    if route in _warned or len(_warned) >= _ROUTES_WARNED:
+        return
+    _warned.add(route)
+    _log.warning(
+        "answered-before-commit: the session of a dependency was still open when the answer to %s had to leave. "
+        'Give the dependency scope="function", or use WriteSession, so that COMMIT precedes the response.',
+        route or "a request",
+        extra={"route": route},
+    )

@@ -1,0 +1,39 @@
+"""What a statement does to the session that runs it."""
+
+from enum import Flag, auto
+
+
+class Effect(Flag):
+    """What a statement may do, beyond answering: several at once, or NOTHING.
+
+    What is not known for certain counts as done: an effect too many costs a round trip, one too few a wrong answer.
+    """
+
+    NOTHING = 0
+    """A query that leaves its connection as it was."""
+    TOUCHES = auto()
+    """May leave something in the connection: a setting, a role, a lock, a prepared statement, a temporary table."""
+    TRANSACTION = auto()
+    """Means something only inside a transaction: SET LOCAL, `set_config(..., true)`, LOCK, DECLARE, SAVEPOINT."""
+    OPAQUE = auto()
+    """Runs code that cannot be seen, or could not be read. Comes with TOUCHES."""
+    LIFTS = auto()
+    """Would lift the read-only fence, or the ground on which a later statement is judged."""
+    RESETS = auto()
+    """RESET ALL, DISCARD ALL: undo settings, the fence among them."""
+    BEGINS = auto()
+    """BEGIN or START TRANSACTION in text."""
+    ENDS = auto()
+    """COMMIT, ROLLBACK, PREPARE TRANSACTION and their like in text."""
+    SPOILS = auto()
+    """The driver's cache of prepared statements is wrong afterwards: DEALLOCATE, DISCARD ALL or PLANS."""
+    WRITES = auto()
+    """Changes data or the schema, or locks rows; for information, the server itself refuses it behind a fence."""
+    UNKNOWN = auto()
+    """Names something the catalog does not hold: made since it was read, perhaps. Comes with OPAQUE and TOUCHES."""
+
+
+UNSEEN = Effect.OPAQUE | Effect.TOUCHES
+"""Code that cannot be seen."""
+STRANGE = UNSEEN | Effect.UNKNOWN
+"""A name that is not in the catalog."""

@@ -1,0 +1,102 @@
+"""One node: what it said when it was last asked, and where it stands."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf
+
+from lagwise._decide.failure import Cause
+from lagwise._decide.lsn import LSN
+
+
+class Role(StrEnum):
+    """What a node says it is (`pg_is_in_recovery()`), whatever it was configured as."""
+
+    PRIMARY = "primary"
+    REPLICA = "replica"
+
+
+class Standing(StrEnum):
+    """Where a node stands: the one primary, in rotation for reads, or why it is not."""
+
+    PRIMARY = "primary"
+    IN_ROTATION = "in-rotation"
+    LAGGING = "lagging"
+    DRAINED = "drained"
+    UNREACHABLE = "unreachable"
+    OTHER_TIMELINE = "other-timeline"
+    OTHER_CLUSTER = "other-cluster"
+    RIVAL_PRIMARY = "rival-primary"
+    RIVALS_REPLICA = "rivals-replica"
+    SAME_SERVER = "same-server"
+    UNCONFIRMED = "unconfirmed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one node answered to one probe.
+
+    Attributes:
+        role: primary or replica.
+        system: the system identifier; 0 where the server is not PostgreSQL.
+        timeline: the timeline it writes (primary) or follows (replica).
+        lsn: a primary's insert position, normalised; what a replica has replayed.
+        at: monotonic seconds when the probe was sent: whatever was committed before is at or below a
+            primary's `lsn`.
+        flushed: what a primary has flushed to disk, and so handed on; 0 where that was not asked.
+        started: when the server was started, microseconds since the epoch; 0 where that was not asked.
+        port: the one the server listens on, whatever proxy leads to it.
+    """
+
+    role: Role
+    system: int
+    timeline: int
+    lsn: LSN
+    at: float
+    flushed: LSN = LSN(0)
+    started: int = 0
+    port: int = 0
+
+    @property
+    def server(self) -> tuple[int, int, int] | None:
+        """What tells one server from another, without any privilege: a primary and its replicas share the system."""
+        return (self.system, self.started, self.port) if self.started else None
+
+    def stuck_since(self, earlier: "Reading | None") -> bool:
+        """Whether this primary holds log back that it has not flushed, and flushed nothing since."""
+        return earlier is not None and earlier.flushed == self.flushed and 0 < self.flushed < self.lsn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One node as last read. `reading` is None while it is unreachable; `cause` then says why."""
+
+    name: str
+    weight: float = 1.0
+    reading: Reading | None = None
+    cause: Cause | None = None
+    drained: bool = False
+    standing: Standing = Standing.UNREACHABLE
+    fresh_at: float = -inf
+
+    @property
+    def error(self) -> str | None:
+        """The class name of the last failure, for health and logs; None while the node answers."""
+        return self.cause.error if self.cause is not None else None
+
+    def staleness(self, now: float) -> float:
+        """Seconds by which this replica may be behind the primary; infinite when that cannot be bounded."""
+        return max(0.0, now - self.fresh_at)
+
+
+def second_names(nodes: Iterable[Node]) -> frozenset[str]:
+    """The nodes that lead to a server which a node configured before them leads to already."""
+    servers = set[tuple[int, int, int]]()
+    names = set[str]()
+    for node in nodes:
+        server = node.reading.server if node.reading is not None else None
+        if server in servers:
+            names.add(node.name)
+        elif server is not None:
+            servers.add(server)
+    return frozenset(names)

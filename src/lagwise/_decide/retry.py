@@ -1,0 +1,67 @@
+"""Whether a failed read runs again, and where: one rule for sessions and connections."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from lagwise._decide.failure import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """What one read has tried so far.
+
+    Attributes:
+        failed: the nodes it failed on; they are left out of the next choice.
+        timed_out: the node on which the driver's time-out ended the statement.
+        replanned: whether it ran again because the server's plan was stale.
+        on_primary: whether it runs on the primary because a replica lacks what it names.
+    """
+
+    failed: frozenset[str] = frozenset()
+    timed_out: str = ""
+    replanned: bool = False
+    on_primary: bool = False
+
+
+FIRST = Attempts()
+
+
+class LostTwice(Exception):  # noqa: N818 - the event, not a type of error
+    """The read failed twice on one node, where reads end up."""
+
+
+def after_failure(
+    attempts: Attempts,
+    node: str,
+    failure: Failure,
+    *,
+    sent: bool = True,
+    still_answers: Callable[[str], bool] = lambda _node: True,
+) -> Attempts | None:
+    """What to try next, or None: the error is the caller's.
+
+    Args:
+        attempts: what was tried before.
+        node: where the read has failed.
+        failure: how it failed.
+        sent: whether the statement was on its way; False when there was no connection yet.
+        still_answers: whether a node has answered its latest probe.
+
+    Raises:
+        LostTwice: it has failed on this node before, and there is nowhere else.
+    """
+    if failure is Failure.STALE_PLAN:
+        return None if attempts.replanned else replace(attempts, replanned=True)
+    if failure is Failure.NOT_THERE_YET:
+        return None if attempts.on_primary else replace(attempts, on_primary=True)
+    if not failure.elsewhere:
+        return None
+    timed_out = attempts.timed_out
+    if failure is Failure.TIMEOUT and sent:
+        # A second time-out means a slow statement, unless the first node fails its probes too.
+        if timed_out and still_answers(timed_out):
+            return None
+        timed_out = node
+    if node in attempts.failed:
+        raise LostTwice
+    return replace(attempts, failed=attempts.failed | {node}, timed_out=timed_out)

@@ -1,0 +1,45 @@
+"""What the monitor reads from a node once, and again when it is asked to: the database's catalog."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Any
+
+from lagwise._decide.failure import cause_of
+from lagwise._nodes.prober import Prober
+from lagwise._nodes.say import say
+
+_GAP = 10.0  # seconds between two readings, and after one that failed
+Read = Callable[[Any, float], Awaitable[Any]]
+
+
+class Learning:
+    """`value` is what `read(driver, timeout)` answered last, and `first` until then; `learned` is told of it."""
+
+    def __init__(
+        self, read: Read | None, first: Any, clock: Callable[[], float], learned: Callable[[Any], None] | None = None
+    ) -> None:
+        self.value = first
+        self._learned = learned
+        self._read = read
+        self._clock = clock
+        self._due = inf if read is None else -inf
+        self._read_at = -inf
+
+    def again(self) -> None:
+        """Read once more, ten seconds after the last time at the earliest."""
+        if self._read is not None and self._due == inf:
+            self._due = self._read_at + _GAP
+
+    async def from_node(self, prober: Prober) -> None:
+        """Read from this node, which has just answered, if that is due."""
+        if self._read is None or self._clock() < self._due:
+            return
+        self._due, self._read_at = inf, self._clock()  # the watches of other nodes come by meanwhile
+        try:
+            self.value = await prober.run(self._read)
+            if self._learned is not None:
+                self._learned(self.value)
+        except Exception as error:
+            say(logging.WARNING, "catalog-unread", error=str(cause_of(error)))
+            self._due = self._clock() + _GAP

@@ -1,0 +1,65 @@
+"""The ledger: what commits and reads add to what a client has seen."""
+
+from typing import Any
+
+from lagwise._client.causality import Causality, Commit, whole_seconds
+from lagwise._decide.events import PositionAsked
+from lagwise._decide.lsn import LSN
+from lagwise._decide.token import Position
+from lagwise._decide.view import Reading, Role
+from lagwise._nodes.nodes import Nodes
+
+
+class Ledger:
+    """Writes down, for the client that a session serves, where its commits and its reads stand."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+
+    @property
+    def remembers_reads(self) -> bool:
+        """Whether a client's reads must never go back in time either."""
+        return self._nodes.policy.guarantee == "session"
+
+    def begin(self, node: str, seen: Causality) -> Commit:
+        """A handle for the commit of a transaction that begins now; only PostgreSQL's commits need a token."""
+        system = self._nodes.view.system if self._nodes.pools[node].is_postgresql else None
+        return seen.begin(system, self._nodes.policy.sticky_window)
+
+    async def committed(self, node: str, commit: Commit, driver: Any) -> None:
+        """A COMMIT succeeded on this connection of the driver: any position asked for from now on covers it."""
+        reading = None
+        try:
+            server = self._nodes.servers.get(node)
+            reading = await server.positions.after_commit(driver) if server is not None else None
+        finally:
+            found = reading is not None and reading.role is Role.PRIMARY
+            if found and reading is not None:
+                commit.at(_position(reading))
+            else:
+                commit.unplaced()
+            if self._nodes.watcher is not None:
+                self._nodes.watcher(PositionAsked(node=node, found=found))
+
+    def placed(self, node: str, commit: Commit, system: int, timeline: int, lsn: LSN) -> None:
+        """A COMMIT has said itself where it stands."""
+        commit.at(Position(system=system, timeline=timeline, lsn=lsn, issued_at=whole_seconds()))
+        if self._nodes.watcher is not None:
+            self._nodes.watcher(PositionAsked(node=node, found=True))
+
+    async def has_read(self, node: str, seen: Causality) -> None:
+        """Remember how much a reader may have seen: what its node had replayed once it had read."""
+        if not self._nodes.is_open:
+            return
+        monitor, policy = self._nodes.monitor, self._nodes.policy
+        now = monitor.clock()
+        reading = await monitor.after(node, now, now + policy.probe_timeout)
+        if reading is None:
+            position = Position(system=monitor.view.system, in_doubt_at=whole_seconds())
+        else:
+            position = _position(reading)
+        seen.saw(position, policy.sticky_window)
+
+
+def _position(reading: Reading) -> Position:
+    return Position(system=reading.system, timeline=reading.timeline, lsn=reading.lsn, issued_at=whole_seconds())

@@ -1,0 +1,250 @@
+"""The nodes of a Router: where a session may go, and whether it may stay there."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from weakref import WeakSet
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lagwise._client.causality import Causality, known_windows
+from lagwise._decide.catalog import BUILT_IN, Catalog
+from lagwise._decide.events import Refused, Routed, Watcher
+from lagwise._decide.identity import Terms
+from lagwise._decide.route import Demand, Route, limit_reached, route, serves
+from lagwise._decide.view import Node, Role, View
+from lagwise._nodes.catalog import read_catalog
+from lagwise._nodes.choose import choose
+from lagwise._nodes.home import Home
+from lagwise._nodes.intent import Intent
+from lagwise._nodes.log import logging_too, tell_ignored
+from lagwise._nodes.member import Member
+from lagwise._nodes.monitor import Monitor
+from lagwise._pools.counters import checked_out
+from lagwise._pools.pools import Pools
+from lagwise._pools.targets import PRIMARY
+from lagwise.errors import NoReplica, NotOpen, RoutingError
+from lagwise.policy import Policy
+
+
+class Nodes:
+    """The nodes by name. Constructing does nothing; they are watched between `start()` and `stop()`."""
+
+    def __init__(self, pools: Mapping[str, Pools], policy: Policy, watcher: Watcher | None, terms: Terms) -> None:
+        self.pools = pools
+        self.policy = policy
+        self.watcher = watcher
+        self._terms = terms
+        self.servers: dict[str, Member] = {}
+        self._monitor: Monitor | None = None
+        self._replicas: dict[str, bool] = {}
+        self._drained: set[str] = set()
+        self._fallen_back: WeakSet[object] = WeakSet()
+        self._open = AsyncExitStack()
+        self._home = Home()
+
+    async def start(self) -> None:
+        """Connect to every node and watch it.
+
+        Raises:
+            RuntimeError: the nodes are watched already.
+        """
+        if self._monitor is not None:
+            raise RuntimeError("this Router is open already; one Router serves the whole application")
+        async with AsyncExitStack() as opening:
+            timeout = self.policy.probe_timeout
+            opening.push_async_callback(self._close_pools)
+            for name, pools in self.pools.items():
+                self.servers[name] = Member.of(pools, alone=len(self.pools) == 1, timeout=timeout)
+            view = View.of(
+                (Node(name=p.name, weight=p.weight, drained=p.name in self._drained) for p in self.pools.values()),
+                terms=self._terms,
+            )
+            probers = {server.name: server.prober for server in self.servers.values()}
+            readers = {server.name: server.pools.traffic for server in self.servers.values()}
+            self._monitor = monitor = Monitor(
+                view,
+                probers,
+                self.policy,
+                time.monotonic,
+                readers,
+                tell=logging_too(self.watcher),
+                catalog=BUILT_IN,
+                read_catalog=read_catalog,
+                learned=self._learned,
+            )
+            opening.callback(self._forget)
+            for name, traffic in readers.items():
+                traffic.relearn = monitor.relearn
+                traffic.connect_timeout = self.policy.connect_timeout
+                traffic.lost = partial(monitor.lost, name)
+                traffic.suspect = partial(_suspect, monitor, name)
+                traffic.in_recovery = partial(self._in_recovery, name)
+            known_windows.append(self.policy.sticky_window)
+            opening.callback(known_windows.remove, self.policy.sticky_window)
+            opening.push_async_callback(monitor.stop)
+            await monitor.start()
+            self._home.settle()
+            for name in readers:
+                self._in_recovery(name)
+            self._open = opening.pop_all()
+
+    async def stop(self) -> None:
+        """Stop watching; close every connection of the Router's own."""
+        await self._open.aclose()
+
+    def _forget(self) -> None:
+        self._monitor = None
+        self.servers.clear()
+
+    @property
+    def monitor(self) -> Monitor:
+        """The monitor. Raises `NotOpen` unless the Router runs."""
+        if self._monitor is None:
+            raise NotOpen(
+                "the Router is not open: use sessions inside `async with router:`; "
+                "in FastAPI pass lifespan=lifespan(router) to the application"
+            )
+        return self._monitor
+
+    def require_open(self) -> None:
+        """Raise `NotOpen` unless the Router runs."""
+        _ = self.monitor
+
+    @property
+    def view(self) -> View:
+        """What is known of the nodes right now."""
+        return self.monitor.view
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the Router runs."""
+        return self._monitor is not None
+
+    @property
+    def default_engine(self) -> AsyncEngine:
+        """The engine of the primary, or of the node configured as primary while there is none."""
+        if self._monitor is None or (primary := self._monitor.view.primary) is None:
+            return self.pools[PRIMARY].writing
+        return self.pools[primary.name].writing
+
+    def engine_to_show(self) -> AsyncEngine:
+        """The default engine, for an application that asks a session for its dialect. Raises `NotOpen`."""
+        primary = (self._monitor or self.monitor).view.primary
+        return self.pools[PRIMARY if primary is None else primary.name].writing
+
+    def drain(self, name: str, *, drained: bool) -> None:
+        """Take a replica out of rotation, or let it back. `KeyError` for an unknown name."""
+        if name not in self.pools:
+            raise KeyError(f"no node is named {name!r}; there are {', '.join(self.pools)}")
+        (self._drained.add if drained else self._drained.discard)(name)
+        if self._monitor is not None:
+            self._monitor.drain(name, drained=drained)
+
+    def choose_at_once(self, intent: Intent, seen: Causality | None) -> Route | None:
+        """The route of a session, unless there is something to wait for, or to refuse.
+
+        Raises:
+            NotOpen: the Router is not running, or was opened in another event loop, thread or process.
+        """
+        monitor, policy = self._monitor or self.monitor, self.policy
+        if asyncio.get_running_loop() is not self._home.loop:
+            raise self._home.elsewhere()
+        view = monitor.view
+        chosen = route(view, policy, intent.demand(seen, policy, view), monitor.clock(), load=self._load)
+        if chosen.node is None or chosen.fell_back:
+            return None
+        if self.watcher is not None:
+            tell_ignored(seen, self.watcher)
+            self.watcher(Routed(route=chosen, write=intent.write))
+        return chosen
+
+    async def choose(
+        self, intent: Intent, seen: Causality | None, *, avoid: frozenset[str] = frozenset(), holder: object
+    ) -> Route:
+        """The route of a session past the nodes to `avoid`, and wait for it.
+
+        `holder` takes one of the places on the primary that reads may fall back to, until `release(holder)`.
+
+        Raises:
+            NoPrimary: there is none, and the session needs it.
+            NoReplica: no replica is fresh enough, and the policy does not let the read use the primary.
+        """
+        began = self.monitor.clock()
+        if self.watcher is not None:
+            tell_ignored(seen, self.watcher)
+        try:
+            chosen = await choose(
+                self.monitor, self.policy, partial(intent.demand, seen, self.policy), self._load, avoid=avoid
+            )
+            if chosen.fell_back and self.policy.fall_back_limit is not None:
+                self._take_place(holder, self.policy.fall_back_limit, chosen)
+        except RoutingError as error:
+            if self.watcher is not None and self.is_open:
+                waited = self.monitor.clock() - began
+                self.watcher(Refused(error=type(error).__name__, write=intent.write, waited=waited))
+            raise
+        if self.watcher is not None:
+            self.watcher(Routed(route=chosen, write=intent.write, waited=self.monitor.clock() - began))
+        return chosen
+
+    def covers(self, chosen: Route, intent: Intent, seen: Causality) -> bool:
+        """Whether the node of this route, as last read, has everything that the client has seen by now."""
+        view, now = self.view, self.monitor.clock()
+        if not chosen.on_replica:
+            return view.primary is not None and view.primary.name == chosen.node
+        alone = view.without(frozenset(self.pools) - {chosen.node or ""})
+        return route(alone, self.policy, intent.demand(seen, self.policy, alone), now).node == chosen.node
+
+    def answers(self, node: str) -> bool:
+        """Whether this node has answered its latest probe, and lost no connection since."""
+        return self.view.node(node).reading is not None
+
+    def serves(self, *, write: bool) -> bool:
+        """Whether a write, or a read without a token, would be served now."""
+        monitor = self.monitor
+        return serves(monitor.view, self.policy, Demand(write=write), monitor.clock(), len(self._fallen_back))
+
+    def release(self, holder: object) -> None:
+        """Free the holder's place on the primary, if it has one."""
+        self._fallen_back.discard(holder)
+
+    @property
+    def places_taken(self) -> int:
+        """How many sessions read from the primary now for want of a replica; counted under a `fall_back_limit`."""
+        return len(self._fallen_back)
+
+    def _learned(self, catalog: Catalog) -> None:
+        for pools in self.pools.values():
+            pools.traffic.catalog = catalog
+
+    async def _close_pools(self) -> None:
+        """All at once: silent nodes cost one time-out together."""
+        closing = (pools.close(self.policy.close_timeout) for pools in self.pools.values())
+        for failed in await asyncio.gather(*closing, return_exceptions=True):
+            if failed is not None:
+                raise failed
+
+    def _in_recovery(self, name: str) -> bool:
+        reading = self._monitor.view.node(name).reading if self._monitor is not None else None
+        if reading is None:  # a node that does not answer keeps the role in which it was last asked for
+            return self._replicas.get(name, name != PRIMARY)
+        self._replicas[name] = reading.role is Role.REPLICA
+        return self._replicas[name]
+
+    def _load(self, name: str) -> float:
+        return checked_out(self.pools[name].reads.pool)
+
+    def _take_place(self, holder: object, limit: int, chosen: Route) -> None:
+        if holder not in self._fallen_back and limit_reached(self.policy, len(self._fallen_back)):
+            raise NoReplica(
+                f"no replica may serve this read ({chosen.reason}), and {limit} sessions read from the primary in "
+                "their place already (fall_back_limit). Retry when a replica is back, or raise the limit."
+            )
+        self._fallen_back.add(holder)
+
+
+def _suspect(monitor: Monitor, name: str, _error: str) -> None:
+    monitor.suspect(name)

@@ -1,0 +1,70 @@
+"""A time-out that measures a server's silence, and not how busy this process is."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Self
+
+_TICKS = 20
+_ON_TIME, _LATE = 4, 1  # what a tick counts: a late one is evidence of this process, hardly of the server
+
+
+class Patience:
+    """Calls `end` once a server had `seconds` to answer while this process could have heard the answer.
+
+    A timer that has run out says nothing of a server when the event loop was busy with an endpoint, when other
+    threads held the interpreter, or when the whole process was stopped: the answer lies in the socket, and uvloop
+    runs timers before it looks at sockets. So the time is counted in twenty ticks, each a timer of its own: between
+    two of them the loop looks at its sockets. A tick that comes late counts a quarter, however late.
+    """
+
+    __slots__ = ("_due", "_handle", "_left", "_loop", "_tick", "end", "ran_out")
+
+    def __init__(self, seconds: float, end: Callable[[], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._tick = max(seconds, 0.001) / _TICKS
+        self._left = _TICKS * _ON_TIME
+        self._handle: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self.end = end
+        self.ran_out = False
+
+    def __enter__(self) -> Self:
+        self._wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Count no more."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _wait(self) -> None:
+        self._due = self._loop.time() + self._tick
+        self._handle = self._loop.call_later(self._tick, self._ticked)
+
+    def _ticked(self) -> None:
+        late = self._loop.time() - self._due > self._tick
+        self._left -= _LATE if late else _ON_TIME
+        if self._left > 0:
+            self._wait()
+        else:
+            self._handle, self.ran_out = None, True
+            self.end()
+
+
+@asynccontextmanager
+async def patient(seconds: float) -> AsyncIterator[None]:
+    """`asyncio.timeout(seconds)`, counted as `Patience` counts."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+
+        def end() -> None:
+            if not limit.expired():
+                limit.reschedule(loop.time())
+
+        with Patience(seconds, end):
+            yield

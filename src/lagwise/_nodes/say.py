@@ -1,0 +1,20 @@
+"""Log events that cannot hurt those who report them: what an application hangs into logging may raise."""
+
+import logging
+from typing import Any
+
+_log = logging.getLogger("lagwise")
+
+
+def say(level: int, event: str, **extra: Any) -> None:
+    """Log this event. A filter or handler that raises loses the record, never the task that reports it.
+
+    `logging.raiseExceptions` guards a handler's emit() alone: a filter's exception reaches the caller. A WARNING
+    or worse goes to standard error then, as it would without any handler.
+    """
+    try:
+        _log.log(level, event, extra=extra)
+    except Exception as error:
+        if level >= logging.WARNING and logging.lastResort is not None:
+            text = f"{event} {extra} (logging failed: {type(error).__name__})"
+            logging.lastResort.handle(logging.makeLogRecord({"levelno": level, "msg": text}))

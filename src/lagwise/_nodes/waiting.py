@@ -1,0 +1,64 @@
+"""Those who wait for a number to be reached, in its order: each is woken once, when it is."""
+
+import asyncio
+from bisect import bisect_left, bisect_right
+from itertools import count
+from math import inf
+
+_MOST = 10_000  # who comes when so many wait already does not wait
+
+
+class Queue:
+    """Waiters in the order of what they wait for: a log position, or a moment.
+
+    A number that has been reached wakes a prefix: its cost is that of those who have what they want, however many
+    others wait. A waiter that is cancelled, or whose time is over, leaves nothing behind.
+    """
+
+    __slots__ = ("_numbers", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[float, int, asyncio.Future[bool]]] = []
+        self._numbers = count()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def wait(self, least: float, seconds: float) -> bool:
+        """Wait for `least` to be reached; False after `seconds`, or at once in a crowd.
+
+        Whether `least` has been reached already is the caller's to look at, with no await before the call.
+        """
+        if seconds <= 0 or len(self._waiting) >= _MOST:
+            return False
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[bool] = loop.create_future()
+        waiter = (least, next(self._numbers), woken)
+        self._waiting.insert(bisect_left(self._waiting, waiter), waiter)
+        timer = loop.call_later(seconds, _wake, woken, False)
+        try:
+            return await woken
+        finally:
+            timer.cancel()
+            index = bisect_left(self._waiting, waiter)
+            if index < len(self._waiting) and self._waiting[index] is waiter:
+                del self._waiting[index]
+
+    def reach(self, value: float = inf) -> int:
+        """Wake those who wait for `value` or less, and only those; how many."""
+        if not self._waiting or self._waiting[0][0] > value:
+            return 0
+        index = bisect_right(self._waiting, value, key=_least)
+        reached, self._waiting[:index] = self._waiting[:index], []
+        for _, _, woken in reached:
+            _wake(woken, True)
+        return len(reached)
+
+
+def _least(waiter: tuple[float, int, asyncio.Future[bool]]) -> float:
+    return waiter[0]
+
+
+def _wake(woken: asyncio.Future[bool], reached: bool) -> None:
+    if not woken.done():
+        woken.set_result(reached)

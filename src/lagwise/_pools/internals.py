@@ -1,0 +1,156 @@
+"""Every name of SQLAlchemy's and asyncpg's that they do not document, each with the reason it is needed.
+
+Both are bounded from above in pyproject.toml; tests/pools/test_internals.py fails by the name that has changed.
+"""
+
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.event import registry
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import Pool
+from sqlalchemy.util import immutabledict
+
+_OURS = "lagwise."
+_LENDINGS = itertools.count(1)
+
+
+def most_overflow(pool: Pool) -> int:
+    """How many connections beyond its size this pool opens; -1 for no limit. There is no public name for it."""
+    most: int = getattr(pool, "_max_overflow", -1)
+    return most
+
+
+class OptionedEngine(OptionEngine):
+    """An engine that has the events and options of another one; those that are added later, too.
+
+    What `Engine.execution_options()` makes, which is public; its class is not.
+    """
+
+    # SQLAlchemy asks for it six times a statement, and an OptionEngine asks its parent each time.
+    _has_events = False
+
+    def __init__(self, base: Engine, options: Mapping[str, Any]) -> None:
+        super().__init__(base, dict(options))
+        self._proxied: Engine
+
+    @property
+    def base(self) -> Engine:
+        """The engine it is made from."""
+        return self._proxied
+
+    def hear(self) -> None:
+        """Notice listeners that the engine it is made from has got meanwhile."""
+        if self._proxied._has_events:
+            self._has_events = True
+
+    @property
+    def heard(self) -> bool:
+        """Whether an event of this engine has listeners."""
+        return self._has_events
+
+
+class Twin(OptionedEngine):
+    """An engine like another in all but the pool, and without the isolation level that its options set."""
+
+    def __init__(self, base: Engine, pool: Pool) -> None:
+        self._apart = pool
+        super().__init__(base, {})
+        dialect: Any = base.dialect
+        isolation = dialect.connection_characteristics
+        options = {key: value for key, value in base.get_execution_options().items() if key not in isolation}
+        self._execution_options = immutabledict(options)
+
+    if not TYPE_CHECKING:  # an attribute for type checkers, and a property in SQLAlchemy as well
+
+        @property
+        def pool(self) -> Pool:
+            """Its own."""
+            return self._apart
+
+        @pool.setter
+        def pool(self, pool: Pool) -> None:
+            self._apart = pool
+
+        @property
+        def _has_events(self) -> bool:
+            return self._proxied._has_events or self.__dict__.get("_has_events", False)
+
+        @_has_events.setter
+        def _has_events(self, value: bool) -> None:
+            self.__dict__["_has_events"] = value
+
+
+def pool_like(pool: Pool, dialect: Any) -> Pool:
+    """A pool of its own with the application's listeners, without ours, and without the isolation level for writes.
+
+    SQLAlchemy sets that by a listener of the pool's, before the dialect asks its first question; a standby refuses
+    SERIALIZABLE.
+    """
+    made = pool.recreate()
+    configured = dialect._builtin_onconnect()
+    for name in ("connect", "checkin"):
+        collection = getattr(made.dispatch, name)
+        for listener in list(collection.listeners):
+            ours = str(getattr(listener, "__module__", "")).startswith(_OURS)
+            if ours or (configured is not None and getattr(listener, "__code__", None) is configured.__code__):
+                _take_out(collection, listener)
+    return made
+
+
+def _take_out(collection: Any, listener: Any) -> None:
+    """As `event.remove`, from this copy alone. The registry of listeners must know, or a later removal fails."""
+    key = registry._collection_to_key.get(collection.ref, {}).pop(ref(listener), None)
+    if key is not None:
+        registry._key_to_collection.get(key, {}).pop(collection.ref, None)
+    collection.listeners.remove(listener)
+
+
+def drop_resets(connection: Connection) -> None:
+    """Forget the isolation level that an option of its engine would give this connection when it goes back."""
+    connection.connection._connection_record.finalize_callback.clear()
+
+
+class Lending:
+    """One session's use of the driver's connection. What it was given raises after `end()`.
+
+    By this number asyncpg tells whether a statement, cursor or transaction is of the present lending: used after it,
+    they raise instead of running on a stranger's connection. It has no public name.
+    """
+
+    __slots__ = ("_before", "_driver")
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        self._before = driver._pool_release_ctr
+        driver._pool_release_ctr = -next(_LENDINGS)
+
+    def end(self) -> None:
+        """The lending is over."""
+        self._driver._pool_release_ctr = self._before
+
+
+def lend(driver: Any) -> Lending:
+    """Lend asyncpg's connection; what is taken from it lives until the lending ends."""
+    return Lending(driver)
+
+
+def listen_first(target: Any, name: str, listener: Any) -> None:
+    """As `event.listen`, before those who listen already."""
+    event.listen(target, name, listener, insert=True)
+
+
+SessionBlock = _AsyncSessionContextManager[AsyncSession]
+"""What `async_sessionmaker.begin()` is declared to answer; SQLAlchemy exports no name for it."""
+
+
+def has_pending(session: Session) -> bool:
+    """Whether objects were added or deleted and not flushed; the public names make a set of them, for every session."""
+    return bool(session._new or session._deleted)

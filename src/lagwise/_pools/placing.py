@@ -1,0 +1,99 @@
+"""COMMIT, and in the same message the question where it stands: a write's token costs no round trip."""
+
+import re
+from typing import Any, NamedTuple
+
+import asyncpg  # type: ignore[import-untyped]
+
+from lagwise._decide.lsn import LSN
+
+# What asyncpg's Transaction.commit() hands to Connection.execute(), which is public; tests/pools/test_placing.py fails
+# when it says something else, and the position is asked for after COMMIT then.
+SENT = "COMMIT;"
+# One simple query: PostgreSQL runs DO once COMMIT has ended its transaction. INFO is sent to the client whatever
+# client_min_messages says, and no server logs it by default. Whatever fails is silent: a standby has no such position.
+# Every name is qualified, and no operator is used: a role's search_path may lead to names of the application's own.
+_PLACED = """COMMIT; DO LANGUAGE plpgsql $lagwise$ BEGIN RAISE INFO '%', (
+SELECT pg_catalog.concat_ws(' ', 'lagwise', c.system_identifier, pg_catalog.pg_walfile_name(i.lsn), i.lsn,
+  pg_catalog.current_setting('wal_block_size'),
+  pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')))
+FROM pg_catalog.pg_control_system() AS c, (SELECT pg_catalog.pg_current_wal_insert_lsn() AS lsn OFFSET 0) AS i);
+EXCEPTION WHEN OTHERS THEN NULL; END $lagwise$"""
+_TOLD = re.compile(
+    r"lagwise (-?[0-9]{1,20}) ([0-9A-F]{8})[0-9A-F]{16} ([0-9A-F]{1,8}/[0-9A-F]{1,8}) ([0-9]{1,10}) ([0-9]{1,12})",
+    re.ASCII,
+)
+# What the server says where there is no plpgsql, or no right to it: not from within any function, and by the name of
+# its own C function, which no locale translates.
+_NO_LANGUAGE = {"42704": "ExecuteDoStmt", "42501": "aclcheck_error"}
+# COMMIT may have ended well, and what was sent with it have failed: cancelled, out of memory, a server's mistake.
+_UNCERTAIN = frozenset({"42704", "42501"})
+_UNCERTAIN_CLASSES = frozenset({"53", "54", "57", "58", "XX"})
+
+
+class Place(NamedTuple):
+    """Where a COMMIT stands: everything committed before it is at or below this position of this cluster."""
+
+    system: int
+    timeline: int
+    lsn: LSN
+
+
+class PlacingDriver(asyncpg.Connection):  # type: ignore[misc]
+    """asyncpg's Connection. Where a session waits for a commit's position, it asks for it in COMMIT's own message."""
+
+    __slots__ = ("asks", "told", "unable")
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self.asks = self.unable = False
+        self.told = ""
+        self.add_log_listener(_hear)
+
+    async def execute(self, query: str, *args: Any, **kw: Any) -> str:
+        """As `asyncpg.Connection.execute`."""
+        if not self.asks or query != SENT:
+            said: str = await super().execute(query, *args, **kw)
+            return said
+        try:
+            await super().execute(_PLACED, *args, **kw)
+        except asyncpg.PostgresError as error:
+            if not _lacks_plpgsql(error):
+                raise
+            self.unable = True
+        return "COMMIT"
+
+
+def _hear(driver: PlacingDriver, message: Any) -> None:
+    if driver.asks and message.message.startswith("lagwise "):
+        driver.told = message.message
+
+
+def _lacks_plpgsql(error: Any) -> bool:
+    function = _NO_LANGUAGE.get(error.sqlstate or "")
+    return function is not None and function == error.server_source_function and error.context is None
+
+
+def ask_with_commit(driver: Any) -> bool:
+    """Let this connection's next COMMIT ask where it stands; False where it cannot. End it with `told_place()`."""
+    if type(driver) is not PlacingDriver or driver.unable:
+        return False
+    driver.asks, driver.told = True, ""
+    return True
+
+
+def told_place(driver: PlacingDriver) -> Place | None:
+    """What COMMIT's message has told of its place, None for nothing; later ones ask no more."""
+    driver.asks = False
+    match = _TOLD.fullmatch(driver.told)
+    if match is None:
+        return None
+    system, timeline, lsn, page, segment = match.groups()
+    place = LSN.parse(lsn).normalised(int(page), int(segment))
+    return Place(int(system) % (1 << 64), int(timeline, 16), place)  # bigint in SQL, unsigned in the control file
+
+
+def may_have_succeeded(error: Any) -> bool:
+    """Whether this error of a COMMIT that asked may be that of the question: after a COMMIT that ended well."""
+    state = getattr(error, "sqlstate", None) or ""
+    return state in _UNCERTAIN or state[:2] in _UNCERTAIN_CLASSES

@@ -1,0 +1,52 @@
+"""The use of one node, which the monitor may cut off, and what the monitor is told of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lagwise._decide.catalog import BUILT_IN, Catalog
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Sessions that read from one node, by one engine.
+
+    Attributes:
+        abort: cuts off those that wait for an answer.
+        turn_away: cuts off those that wait for a connection.
+    """
+
+    abort: Callable[[], None]
+    turn_away: Callable[[], None]
+
+
+class Traffic:
+    """The use of one node, and what the monitor is told of it."""
+
+    connect_timeout = 5.0
+    """How long a new connection may take, seconds: it is given up then, and reads go elsewhere."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lost: Callable[[str], None] = lambda _error: None
+        """Called when a connection has broken: the node is struck from the view until it is probed."""
+        self.suspect: Callable[[str], None] = lambda _error: None
+        """Called when something may be wrong: the node is probed at once, over a new connection."""
+        self.in_recovery: Callable[[], bool] = lambda: False
+        """Whether the node is a replica, as last read; of one that does not answer, as it was before."""
+        self.catalog: Catalog = BUILT_IN
+        """What the database says of the functions, operators and types that statements name."""
+        self.relearn: Callable[[], None] = lambda: None
+        """Called when a statement names what the catalog does not have: it is read again, soon."""
+        self.readers: list[Readers] = []
+
+    def abort(self) -> None:
+        """The node is silent: cut off the reads that wait for it, so that they can run elsewhere."""
+        for engine in self.readers:
+            engine.abort()
+            engine.turn_away()
+
+    def turn_away(self) -> None:
+        """The node has not answered: a replica's reads that only wait for a connection go elsewhere."""
+        if self.in_recovery():
+            for engine in self.readers:
+                engine.turn_away()

@@ -1,0 +1,58 @@
+"""What is asked of a session and of its statements."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session, SessionTransactionOrigin
+from sqlalchemy.sql import Executable
+
+from lagwise.errors import NoPrimary, NoReplica, RoutingError
+
+
+def used_after_its_end() -> RoutingError:
+    return RoutingError(
+        "this session ended with its block; in FastAPI a dependency's session ends before the response starts. "
+        "A stream or a background task opens its own: `async with db.read() as session`, "
+        "`async with db.write.begin() as session`."
+    )
+
+
+def in_block(session: Session) -> bool:
+    """Whether the application itself has begun the transaction: changing the node would break its block."""
+    begun = session.get_transaction()
+    return begun is not None and begun.origin is not SessionTransactionOrigin.AUTOBEGIN
+
+
+def wants_stream(statement: Any, options: Mapping[str, Any] | None) -> bool:
+    """Whether this statement wants a server-side cursor, which lives in a transaction."""
+    if options and (options.get("stream_results") or options.get("yield_per")):
+        return True
+    own = statement.get_execution_options() if isinstance(statement, Executable) else None
+    return bool(own and (own.get("stream_results") or own.get("yield_per")))
+
+
+def left_behind(node: str) -> NoReplica:
+    """The error of a session that cannot move to its client's own write."""
+    return NoReplica(
+        f"this read session holds on to its connection to {node} (a transaction, a setting, a cursor), "
+        "which does not show the client's own write. Read what was just written in a new session, or with "
+        "db.read(primary=True)."
+    )
+
+
+def lost_twice(node: str, error: Exception) -> NoPrimary:
+    """The error of a read that failed twice on one node, where reads end up."""
+    return NoPrimary(
+        f"the connection to {node} was lost twice in one read ({type(error).__name__}), "
+        "and no other node may serve it. Retry."
+    )
+
+
+async def give_way() -> None:
+    """Let other sessions of the same pool go first.
+
+    Sessions that take the same step one after the other find its code in the processor's cache. Measured with 16
+    sessions at a time: where each goes through all of its steps at once, a read is a fifth slower.
+    """
+    await asyncio.sleep(0)

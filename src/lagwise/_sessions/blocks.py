@@ -1,0 +1,54 @@
+"""Sessions for a block: what a read session forgets is refused, what a write session did is committed."""
+
+from types import TracebackType
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from lagwise._pools.internals import SessionBlock, has_pending
+from lagwise.errors import ReadOnly
+
+
+class _RoutedBlock(SessionBlock):
+    """A session for a block. Nothing is begun on entering, so that a first statement that fails can run elsewhere."""
+
+    async def __aenter__(self) -> AsyncSession:
+        return await self.async_session.__aenter__()
+
+
+class ReadBlock(_RoutedBlock):
+    """Nothing is committed; what would be forgotten is refused, with `ReadOnly`."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                _refuse_pending(self.async_session.sync_session)
+        finally:
+            await self.async_session.__aexit__(kind, error, trace)
+
+
+class WriteBlock(_RoutedBlock):
+    """Committed at the end; the application may commit before."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                await self.async_session.commit()
+        finally:
+            await self.async_session.__aexit__(kind, error, trace)
+
+
+def _refuse_pending(session: Session) -> None:
+    """Raise `ReadOnly` for objects that were added or deleted in a read session."""
+    if not has_pending(session):
+        return
+    what, objects = ("added", session.new) if session.new else ("deleted", session.deleted)
+    names = ", ".join(sorted({type(each).__name__ for each in objects}))
+    raise ReadOnly(
+        f"objects were {what} in a read session ({names}) and nothing was written. "
+        "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
+    )

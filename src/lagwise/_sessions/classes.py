@@ -1,0 +1,64 @@
+"""An application's session classes, made into routed ones, and what they listen to."""
+
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.util.concurrency import await_only
+
+from lagwise._sessions.lease import Lease
+from lagwise._sessions.orm import RoutingAsyncSession, RoutingSession
+
+_classes: dict[tuple[type, type], type] = {}
+
+
+def _mixed(mixin: type, base: type) -> type:
+    """The application's session class with routing in front; made once, or every Router would leak one."""
+    if issubclass(base, mixin):
+        return base
+    key = (mixin, base)
+    if key not in _classes:
+        _classes[key] = type(base.__name__, (mixin, base), {})
+    return _classes[key]
+
+
+def routed(class_: type[AsyncSession], sync_class: type[Session]) -> tuple[type[AsyncSession], type[Session]]:
+    """These session classes, routed.
+
+    Raises:
+        ValueError: a class chooses engines by a `get_bind()` of its own.
+    """
+    for own, plain in ((class_, AsyncSession), (sync_class, Session)):
+        if own.get_bind is not plain.get_bind and not issubclass(own, RoutingSession):
+            raise ValueError(
+                f"{own.__name__} has a get_bind() of its own, and the Router would not ask it: remove it, "
+                "or make the sessions that need it with a session maker of your own"
+            )
+    return _mixed(RoutingAsyncSession, class_), _sync(sync_class)
+
+
+def _sync(base: type[Session]) -> type[Session]:
+    mixed = _mixed(RoutingSession, base)
+    if not event.contains(mixed, "after_commit", _committed):
+        # First, because what an application's listener runs must find the transaction that it asks for.
+        event.listen(mixed, "after_begin", _begun, insert=True)
+        event.listen(mixed, "after_commit", _committed)
+    return mixed
+
+
+def _begun(session: Any, _transaction: SessionTransaction, connection: Any) -> None:
+    lease: Lease | None = session.lease
+    if lease is None or lease.stay is None or connection.engine is not lease.stay.engine:  # bound by the application
+        return
+    lease.take(connection)
+    if len(session.dispatch.after_begin) > 1 and not lease.intent.write:
+        # A listener of the application's prepares each transaction, with a role or a tenant: there must be one.
+        lease.ask_for_transaction()
+
+
+def _committed(session: Session) -> None:
+    """After a COMMIT that succeeded; a released savepoint has none whose position is awaited."""
+    lease: Lease | None = getattr(session, "lease", None)
+    if lease is not None and lease.commits.await_position:
+        await_only(lease.commits.settle())

@@ -1,0 +1,213 @@
+"""The routing of the driver's own connection: its transactions are the driver's, unknown to SQLAlchemy."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.util.concurrency import greenlet_spawn
+
+from lagwise._decide.effect import Effect
+from lagwise._decide.statement import effects_of
+from lagwise._pools.connection import IN_TRANSACTION, PooledConnection, takes_a_snapshot
+from lagwise._pools.driver import abandon, driver_of
+from lagwise._pools.internals import Lending, lend
+from lagwise._pools.writing import WritingConnection
+from lagwise._sessions.connection import ConnectionRouting
+from lagwise._sessions.lease import Lease
+
+# How long a ROLLBACK may take, seconds, before its connection is given up: as long as SQLAlchemy waits for one.
+_GOODBYE = 2.0
+T = TypeVar("T")
+
+
+class DriverRouting(ConnectionRouting):
+    """Keeps the promise of a session for a caller who holds asyncpg's own connection."""
+
+    def __init__(self, lease: Lease) -> None:
+        super().__init__(lease)
+        self.transaction: Any = None
+        """The transaction that holds the promise, where there is one: the caller's are savepoints in it."""
+        self.spoilt = False
+        """Whether the driver was changed in ways that cannot be undone: codecs, listeners."""
+        self._lending: Lending | None = None
+
+    @property
+    def bound(self) -> bool:
+        """Likewise inside a transaction of the caller's."""
+        connection = self.lease.connection
+        return super().bound or (connection is not None and self.transaction is None and _in_transaction(connection))
+
+    @property
+    def pinned(self) -> bool:
+        """Likewise in a transaction that a statement has asked for."""
+        return self.bound or (self.transaction is not None and not self.lease.intent.snapshot)
+
+    @property
+    def silent(self) -> bool:
+        """A connection that is closed for good says goodbye."""
+        return not self.spoilt and self.transaction is None and super().silent
+
+    async def enter(self) -> None:
+        """Choose a node; the transaction of a write, or of a snapshot, begins at once."""
+        await super().enter()
+        if self.lease.intent.write or self.lease.intent.snapshot:
+            try:
+                await self.arrive()
+            except BaseException:
+                self.inside = False
+                self.lease.end()
+                raise
+
+    async def settle_in(self, connection: PooledConnection) -> None:
+        """Lend the driver's connection; begin the transaction of a write, or of a snapshot."""
+        self.transaction = None
+        self._lending = lend(driver_of(connection))
+        if self.lease.intent.write:
+            await self._begin(connection, isolation=None, readonly=False)
+        elif self.lease.intent.snapshot:
+            await self._begin(connection, isolation="repeatable_read", readonly=True)
+
+    async def _begin(self, connection: Connection, *, isolation: str | None, readonly: bool) -> None:
+        transaction = driver_of(connection).transaction(isolation=isolation, readonly=readonly)
+        await self.translating_errors(transaction.start, connection)
+        self.transaction = transaction
+
+    async def prepare_for(self, statement: str) -> None:
+        """Give a statement the transaction that it needs, and remember what it leaves.
+
+        Raises:
+            ReadOnly: the statement would lift what keeps a read from writing.
+        """
+        connection = self.connection
+        if isinstance(connection, WritingConnection):
+            connection.note(statement)
+            return
+        effect = effects_of(statement, connection.catalog)
+        if not effect:
+            return
+        self._heed(effect, connection)
+        if effect & IN_TRANSACTION and self.transaction is None and not _in_transaction(connection):
+            await self._begin(connection, isolation="read_committed", readonly=True)
+        if connection.unsure and not takes_a_snapshot(statement):
+            await driver_of(connection).execute("SELECT 1")
+
+    def judge(self, statement: str) -> None:
+        """Remember what a statement leaves that the driver is about to run in a transaction of the caller's."""
+        connection = self.connection
+        self._heed(effects_of(statement, connection.catalog), connection)
+
+    def _heed(self, effect: Effect, connection: PooledConnection) -> None:
+        connection.refuse_lifting(effect, engaged=self.transaction is not None)
+        connection.remember(effect)
+
+    async def keep_fenced(self) -> None:
+        """Unseen code ran in a transaction that the caller has ended: a READ ONLY one holds all that follows.
+
+        Not at the next statement: one that was prepared before runs without a word to this class.
+        """
+        connection = self.lease.connection
+        if connection is None or not connection.unsure or self.lease.intent.write:
+            return
+        if self.transaction is None and not driver_of(connection).is_closed() and not _in_transaction(connection):
+            try:
+                await self._begin(connection, isolation="read_committed", readonly=True)
+            except BaseException:
+                abandon(connection)
+                raise
+
+    async def settle_up(self, connection: Connection) -> None:
+        """End what is open, and do not give back what cannot be cleaned."""
+        self._look_for_commit(connection)
+        transaction, self.transaction = self.transaction, None
+        try:
+            if self.spoilt:
+                pass  # what is open ends with the connection
+            elif transaction is not None:
+                async with asyncio.timeout(_GOODBYE):
+                    await transaction.rollback()
+            elif _in_transaction(connection):
+                self.spoilt = True  # the caller's own, left open: the driver keeps count of it
+        except TimeoutError:
+            abandon(connection)  # the server ends a transaction when its connection breaks
+            self.spoilt = True
+        finally:
+            self._take_back()
+        if self.spoilt:
+            await greenlet_spawn(connection.invalidate)
+
+    def _take_back(self) -> None:
+        if self._lending is not None:
+            self._lending.end()
+            self._lending = None
+
+    def hold(self, *, spoil: bool) -> None:
+        """Take hold of this very connection for the caller.
+
+        Raises:
+            NoReplica: the client's writes are elsewhere.
+        """
+        self.lease.held = True
+        self.confirm_current()
+        self.spoilt = self.spoilt or spoil
+        if not self.lease.intent.write:
+            self.connection.touched = True
+        self.lease.note_read()
+
+    async def rest(self) -> None:
+        """Give the connection back between two statements, when there is nothing in it."""
+        if self.transaction is None and not self.spoilt:
+            await super().rest()
+
+    async def commit(self) -> None:
+        """COMMIT, and keep what it says of the client's writes: where it stands, refused, or in doubt."""
+        connection = self.lease.connection
+        if connection is None:
+            return  # nothing was run
+        assert isinstance(connection, WritingConnection)
+        connection.announce()
+        asked = connection.ask_place()
+        transaction, self.transaction = self.transaction, None
+        try:
+            await self.translating_errors(transaction.commit, connection)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                abandon(connection)  # it may be in the middle of anything
+            connection.commit_failed(error.__cause__ or error)
+            raise
+        finally:
+            connection.hear_place(asked)
+        await self.lease.commits.settle()
+
+    async def translating_errors(self, call: Callable[[], Awaitable[T]], connection: Connection) -> T:
+        """Await `call()`; report its failure to the node, and name it to the caller in lagwise's words."""
+        engine = self.lease.engine
+        assert engine is not None
+        try:
+            return await call()
+        except Exception as error:
+            if engine.report_failure(error, connection):
+                self.spoilt = True
+            if (translated := engine.translated(error, connection)) is not None:
+                raise translated from error
+            raise
+        except BaseException:
+            # Cut off between what the driver sends to parse a statement and to run it, the server is left in a
+            # transaction that the driver does not know of.
+            self.spoilt = True
+            raise
+        finally:
+            self._look_for_commit(connection)
+
+    def _look_for_commit(self, connection: Connection) -> None:
+        """A caller who ends the transaction by hand has committed, or may have: in doubt, until the block commits."""
+        if not isinstance(connection, WritingConnection) or self.transaction is None:
+            return
+        if not driver_of(connection).is_closed() and not _in_transaction(connection):
+            connection.committed_by_text = True
+            connection.announce()
+
+
+def _in_transaction(connection: Connection) -> bool:
+    driver = driver_of(connection)
+    return not driver.is_closed() and driver.is_in_transaction()  # closed, it cannot even be asked
