@@ -1,4 +1,4 @@
-"""What a session costs, beside the sessions people write today: `uv run --group bench python -m benchmarks`.
+"""What a session costs, beside the sessions people write today: `uv run python -m benchmarks`.
 
 Contestants take turns in one run against one cluster, so that whatever else the machine does meets all of them.
 Round trips are counted on the wire; times are medians, and mean something only as ratios of the same run.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peer import PeerError
+from benchmarks.plot import draw
 from benchmarks.progress import progress
 from benchmarks.tables import Table
 from lagwise.testing import ClusterError
@@ -35,6 +36,7 @@ SCENARIOS = {
     "growth": "benchmarks.growth:run",
     "black-hole": "benchmarks.silence:run",
     "instructions": "benchmarks.instructions:run",
+    "judging": "benchmarks.judging:run",
 }
 _SHOWN = ("lagwise", "sqlalchemy", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
 
@@ -78,18 +80,12 @@ def arguments() -> argparse.Namespace:
                         help="some of: " + ", ".join(SCENARIOS))  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="few rounds: to see that it works, not to quote")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures")
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="where to draw them; .svg or .png")
+    parser.add_argument("--plot", type=Path, metavar="DIRECTORY", help="where to draw them, an SVG for each table")
     chosen = parser.parse_args()
-    for file in (chosen.json, chosen.plot):
-        if file is not None and not file.parent.is_dir():
-            parser.error(f"there is no directory {file.parent}")
-    if chosen.plot is not None:
-        if chosen.plot.suffix not in {".svg", ".png"}:
-            parser.error("--plot wants a file that ends in .svg or .png")
-        try:
-            import_module("matplotlib")
-        except ModuleNotFoundError:
-            sys.exit("--plot needs matplotlib: uv run --group bench python -m benchmarks --plot ...")
+    if chosen.json is not None and not chosen.json.parent.is_dir():
+        parser.error(f"there is no directory {chosen.json.parent}")
+    if chosen.plot is not None and not chosen.plot.is_dir():
+        parser.error(f"there is no directory {chosen.plot}")
     return chosen
 
 
@@ -109,7 +105,7 @@ def main() -> int:
         found = {**surroundings(chosen.quick), "tables": [table.as_json() for table in tables]}
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
     if tables and chosen.plot is not None:
-        import_module("benchmarks.plot").draw(tables, chosen.plot)
+        draw(tables, chosen.plot)
     return status
 
 

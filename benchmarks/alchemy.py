@@ -21,7 +21,7 @@ async def alchemists(*ways: Servers) -> AsyncIterator[tuple[list[Peer | None], s
         yield [None for _ in ways], f"{ALCHEMY}: left out, uv is not installed"
         return
     environment = ["--isolated", "--no-project", "--quiet", "--python", sys.executable]
-    # The same driver as everybody's, or drivers would be compared.
+    # The driver that all contestants have, or drivers would be compared.
     needs = ["advanced-alchemy", "sqlalchemy[asyncio]<2.1", f"asyncpg=={version('asyncpg')}"]
     command = [uv, "run", *environment, *(word for need in needs for word in ("--with", need))]
     async with _started([*command, "python", str(ROOT / "benchmarks" / "peers" / "alchemy.py")], ways) as found:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from lagwise.testing import Cluster
 
-POOL = {"pool_size": 20, "max_overflow": 0}  # everybody's, unless a row says otherwise
+POOL = {"pool_size": 20, "max_overflow": 0}  # of every contestant, unless a row says otherwise
 
 
 class Base(DeclarativeBase):

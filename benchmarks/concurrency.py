@@ -107,13 +107,13 @@ async def writers(stack: AsyncExitStack, servers: Servers) -> list[Crowd]:
         crowd(stack, PLAIN, servers.primary, writing),
         crowd(stack, f"{PLAIN}, SQLAlchemy's default pool", servers.primary, writing, **SQLALCHEMYS),
         crowd(stack, RECIPE, servers.primary, writing, pool_pre_ping=True),
-        Crowd("lagwise, nobody to carry a token", writing(db.write), opened_by(db)),
+        Crowd("lagwise, without a token", writing(db.write), opened_by(db)),
         Crowd("lagwise, with its token", carried(writing(db.write)), opened_by(db)),
     ]
 
 
 async def measure(crowds: list[Crowd], limit: str, rounds: int, sessions: int) -> dict[str, dict[str, float]]:
-    """The rows: everybody runs a few sessions at each level, again and again."""
+    """The rows: each crowd runs a few sessions at each level, again and again."""
     took = {each.name: {tasks: Took() for tasks in LEVELS} for each in crowds}
     for each in crowds:
         await rush(each, BUSIEST, 4 * BUSIEST, Took())  # its connections are open, its statements prepared

@@ -1,4 +1,4 @@
-"""Who takes part in process: the sessions people write today, the limits of what they stand on, and lagwise."""
+"""The contestants in one process: the sessions people write today, the limits of what they stand on, and lagwise."""
 
 import random
 import time
@@ -43,7 +43,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """Somebody who can run a number of sessions."""
+    """One way of running a number of sessions."""
 
     name: str
     batch: Callable[[int], Awaitable[Timing]]
@@ -75,7 +75,7 @@ def elsewhere(name: str, peer: Peer, run: str, limit: str) -> Contestant:
 
 
 def engine_on(stack: AsyncExitStack, url: str, **options: Any) -> AsyncEngine:
-    """An engine with everybody's pool, until the stack unwinds."""
+    """An engine with the pool that all contestants have, until the stack unwinds."""
     engine = create_async_engine(url, **{**POOL, **options})
     stack.push_async_callback(engine.dispose)
     return engine
@@ -131,7 +131,7 @@ def writing(make: Callable[[], AsyncSession]) -> Run:
 
 
 def carried(run: Run, token: CausalToken | None = None) -> Run:
-    """The same with somebody to carry the token, as behind the middleware."""
+    """The same inside a causality, as behind the middleware."""
 
     async def carry() -> None:
         with Causality(token):
@@ -168,7 +168,7 @@ async def written(db: Router) -> CausalToken:
 
 
 async def readers(stack: AsyncExitStack, servers: Servers, peer: Peer | None) -> list[Contestant]:
-    """Everybody who can read the row."""
+    """The contestants that can read the row."""
     db = await stack.enter_async_context(routing(servers, QUIET))
     pool = await stack.enter_async_context(asyncpg.create_pool(dsn(servers.replica), min_size=1, max_size=20))
     get_read_db = maker_on(stack, servers.replica)
@@ -191,7 +191,7 @@ async def readers(stack: AsyncExitStack, servers: Servers, peer: Peer | None) ->
 
 
 async def writers(stack: AsyncExitStack, servers: Servers, peer: Peer | None) -> list[Contestant]:
-    """Everybody who can write a row."""
+    """The contestants that can write a row."""
     db = await stack.enter_async_context(routing(servers, QUIET))
     return [
         contestant(PLAIN, writing(maker_on(stack, servers.primary)), PLAIN),
@@ -199,6 +199,6 @@ async def writers(stack: AsyncExitStack, servers: Servers, peer: Peer | None) ->
         contestant("two hand-made makers: get_write_db", writing(maker_on(stack, servers.primary)), PLAIN),
         contestant("Session.get_bind, of SQLAlchemy's documentation", writing(by_get_bind(stack, servers)), PLAIN),
         *([elsewhere(ALCHEMY, peer, "write", PLAIN)] if peer else []),
-        contestant("lagwise, nobody to carry a token", writing(db.write), PLAIN),
+        contestant("lagwise, without a token", writing(db.write), PLAIN),
         contestant("lagwise, with its token", carried(writing(db.write)), PLAIN),
     ]

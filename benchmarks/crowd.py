@@ -44,7 +44,7 @@ async def requests(db: Router, brought: Iterable[str]) -> None:
 
 async def gone(db: Router, clients: int) -> int:
     """Bytes kept when so many clients have made a request each and gone."""
-    await requests(db, tokens(db, 100, REACHED))  # what is made once, whoever comes first
+    await requests(db, tokens(db, 100, REACHED))  # what is made once, for the first client of all
     with _tracing():
         before = _held()
         await requests(db, tokens(db, clients, REACHED))
@@ -85,7 +85,7 @@ async def at_once(db: Router, clients: int) -> int:
 
 
 async def waiting(db: Router, clients: int) -> tuple[float, float]:
-    """Seconds until the last of so many reads is decided whose floor nobody reaches, and CPU seconds of them all."""
+    """Seconds until the last of so many reads is decided, and CPU seconds of all. No replica reaches their floor."""
 
     async def read(token: str) -> None:
         with Causality(token):

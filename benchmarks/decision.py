@@ -11,9 +11,10 @@ from typing import Any
 
 from benchmarks.tables import Table
 from lagwise import Policy
-from lagwise._decide.lag_history import History
+from lagwise._decide.identity import Identity
+from lagwise._decide.lag_history import LagHistory
 from lagwise._decide.lsn import LSN
-from lagwise._decide.route import Request, route
+from lagwise._decide.route import Demand, route
 from lagwise._decide.view import Node, Reading, Role, View
 
 SIZES = (1, 2, 4, 16, 64, 256)
@@ -28,19 +29,20 @@ def world(replicas: int) -> View:
     ]
     nodes = [Node(name=f"replica-{n}", reading=reading) for n, reading in enumerate(readings, 1)]
     random.Random(replicas).shuffle(nodes)
-    past = History(
+    past = LagHistory(
         tuple(LSN(n * STEP) for n in range(1, SAMPLES + replicas)),
         tuple(NOW - (SAMPLES + replicas - n) * 0.01 for n in range(1, SAMPLES + replicas)),
     )
     primary = Node(name="primary", reading=Reading(role=Role.PRIMARY, system=7, timeline=1, lsn=head, at=NOW))
-    return View.of([primary, *nodes], View(nodes=(), history=past, system=7, timeline=1))
+    known = Identity(system=7, timeline=1, sure=True)
+    return View.of([primary, *nodes], View(nodes=(), history=past, identity=known))
 
 
-def floored(view: View) -> Request:
+def floored(view: View) -> Demand:
     """A read with a floor that three quarters of the replicas have reached: with 2, both."""
     reached = view.rotation[(len(view.rotation) * 3 + 3) // 4 - 1].reading
     assert reached is not None
-    return Request(timeline=1, floor=reached.lsn)
+    return Demand(timeline=1, floor=reached.lsn)
 
 
 def decisions(quick: bool) -> Table:

@@ -23,7 +23,7 @@ async def run(quick: bool) -> list[Table]:
 
 
 async def monitoring(cluster: Cluster, sizes: tuple[int, ...], seconds: float) -> Table:
-    """CPU time of a Router that nobody uses, by the number of its nodes."""
+    """CPU time of a Router without sessions, by the number of its nodes."""
     table = Table(
         "monitoring",
         "The monitor of an idle Router with the default policy",

@@ -73,7 +73,7 @@ async def instructions(servers: Servers, name: str, few: int, many: int, places:
 
 
 async def run(quick: bool) -> list[Table]:
-    """Who has it is compared with what lies beneath."""
+    """The table; lagwise's sessions are compared with what they stand on. Without valgrind it is empty, with a note."""
     title = "instructions: one read, thousands of processor instructions of the client, by valgrind"
     if shutil.which("valgrind") is None:
         return [Table("instructions", title, COLUMNS, notes=("left out: valgrind is not installed",))]

@@ -100,7 +100,7 @@ class Load:
             self.selector.register(client.sock, selectors.EVENT_READ, client)
 
     def drive(self, seconds: float, writes: float) -> dict[str, float]:
-        """Everybody asks again as soon as there is an answer, for so long."""
+        """Each client asks again as soon as it has its answer, for so many seconds."""
         times: list[float] = []
         failed, waiting = 0, len(self.clients)
         began = time.perf_counter()

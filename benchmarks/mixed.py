@@ -56,8 +56,8 @@ class Load:
 async def mixed(cluster: Cluster, numbers: Callable[[], int], seconds: float) -> Table:
     """Round trips for each read beyond those of the statements, and beyond the probes that are due anyway.
 
-    Counted on the wire. On the primary commits cause them, which want to know their position; on the replicas reads
-    do, whose floor nobody was known to have reached.
+    Counted on the wire. On the primary they come from commits, which ask for their position; on the replicas from
+    reads whose floor no replica was known to have reached.
     """
     title = f"Probes on demand for each read: {CLIENTS} clients that do not think, 90 % reads, no lag added"
     table = Table("probes", title, COLUMNS, drawn=("of commits", "of reads", "both"))

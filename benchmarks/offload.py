@@ -121,7 +121,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench() -> AsyncIterator[Bench]:
-    """A cluster of a primary and two replicas, and everybody connected to it."""
+    """A cluster of a primary and two replicas, and every contestant connected to it."""
     async with Cluster(replicas=2) as cluster, AsyncExitStack() as stack:
         await created(cluster)
         urls = {node.name: node.direct_url for node in cluster.replicas}

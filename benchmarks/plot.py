@@ -1,66 +1,108 @@
-"""Draws the tables: one panel of bars for each, so that who is beside whom is seen at a glance."""
+"""Draws tables as small SVG panels of bars; `python -m benchmarks.plot` redraws those of docs/performance.md.
 
-from importlib import import_module
+A panel has no background, and its colours can be read on a light page and on a dark one.
+"""
+
+import re
+from html import escape
 from pathlib import Path
-from textwrap import fill
-from typing import Any
 
-from benchmarks.contestants import RECIPE
 from benchmarks.tables import Table
 
 # Told apart by colour-blind eyes as well: https://jfly.uni-koeln.de/color/
-OURS, REFERENCE, OTHERS = "#d55e00", "#0072b2", "#8c8c8c"
-FADING = 0.35  # how much lighter each further column of a row is
-TITLE = 75  # characters of a line
-ROW, FRAME, WIDTH = 0.26, 1.1, 10.0  # inches
+OURS, REFERENCE, OTHERS, INK = "#d55e00", "#0072b2", "#8c8c8c", "#757c85"
+FADING = 0.45  # how much lighter the last column of a row is than the first
+WIDTH, NAMES, FIGURES, HEAD, BAR, GAP = 720, 250, 60, 42, 11, 6  # pixels
+LETTER = 6.6  # pixels, of a name
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+# Heading on the page, file, title, and the columns that are drawn.
+TIMES = ("µs", "µs at +2 ms")
+PANELS = (
+    ("A read", "performance-read.svg", "Time of one read, next to the database and at a distance", TIMES),
+    ("A write", "performance-write.svg", "Time of one write, next to the database and at a distance", TIMES),
+    ("Over HTTP", "performance-http.svg", "Requests per second",
+     ("read", "write", "nine reads to one write")),
+)  # fmt: skip
 
 
-def draw(tables: list[Table], file: Path) -> None:
-    """Write the picture; the ending of the file's name says which kind. Needs matplotlib."""
-    mpl = import_module("matplotlib")  # here, because only this needs it
-    mpl.use("agg")
-    # Text stays text, and the same figures make the same file.
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "lagwise", "font.size": 9})
-    shown = [table for table in tables if table.rows]
-    if not shown:
-        return
-    heights = [FRAME + ROW * len(table.rows) * max(1, len(columns(table)) * 0.7) for table in shown]
-    figure = import_module("matplotlib.figure").Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
-    panels = figure.subplots(len(shown), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
-    for table, axes in zip(shown, panels[:, 0], strict=True):
-        panel(axes, table)
-    kind: dict[str, Any] = {"metadata": {"Date": None}} if file.suffix == ".svg" else {"dpi": 150}
-    figure.savefig(file, **kind)
+def draw(tables: list[Table], directory: Path) -> None:
+    """Write `KEY.svg` into this directory for each table that has rows."""
+    for table in tables:
+        if table.rows:
+            panel = drawn(table.title, table.rows, table.drawn or table.columns[:1])
+            (directory / f"{table.key}.svg").write_text(panel)
 
 
-def columns(table: Table) -> tuple[str, ...]:
-    """What is drawn of a table."""
-    return table.drawn or table.columns[:1]
+def drawn(title: str, rows: dict[str, dict[str, float]], columns: tuple[str, ...]) -> str:
+    """The panel as SVG: a group of bars for each row, a bar for each column, its figure at its end.
+
+    Each column has a scale of its own: rows are compared, not columns.
+    """
+    longest = {column: max(figures.get(column, 0.0) for figures in rows.values()) or 1.0 for column in columns}
+    shapes, top = [], HEAD
+    for name, figures in rows.items():
+        shown = [(place, column, figures[column]) for place, column in enumerate(columns) if column in figures]
+        middle = top + BAR * len(shown) / 2
+        shapes.append(_text(NAMES - 8, middle + 4, shortened(name), anchor="end", bold=name.startswith("lagwise")))
+        for place, column, figure in shown:
+            colour = OURS if name.startswith("lagwise") else REFERENCE if "recipe" in name else OTHERS
+            faded = 1 - FADING * place / max(1, len(columns) - 1)
+            length = max(1.0, figure / longest[column] * (WIDTH - NAMES - FIGURES))
+            size = f'width="{length:.1f}" height="{BAR - 1}"'
+            shapes.append(f'<rect x="{NAMES}" y="{top}" {size} fill="{colour}" opacity="{faded:.2f}"/>')
+            shapes.append(_text(NAMES + length + 4, top + 9, _figure(figure), size=10))
+            top += BAR
+        top += GAP
+    legend = ", then ".join(columns) + ("; each to its own scale" if len(columns) > 1 else "")
+    head = [_text(0, 14, title, bold=True), _text(NAMES, 32, legend, size=10)]
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}"'
+    return "\n".join(
+        [f'{opening} font-family="sans-serif" font-size="11" fill="{INK}" role="img">', *head, *shapes, "</svg>\n"]
+    )
 
 
-def panel(axes: Any, table: Table) -> None:
-    """The bars of one table: a group for each row, a bar for each column, its figure at its end."""
-    names, drawn = list(table.rows), columns(table)
-    thick = 0.8 / len(drawn)
-    for number, column in enumerate(drawn):
-        places = [row + (number - (len(drawn) - 1) / 2) * thick for row in range(len(names))]
-        lengths = [table.rows[name].get(column, 0.0) for name in names]
-        bars = axes.barh(places, lengths, height=thick * 0.92, alpha=1 - FADING * number / max(1, len(drawn) - 1))
-        for bar, name in zip(bars, names, strict=True):
-            bar.set_color(colour(name, drawn, column))
-        axes.bar_label(bars, labels=[f"{length:.3g}" if length < 1000 else f"{length:,.0f}" for length in lengths],
-                       padding=3, fontsize=7)  # fmt: skip
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.margins(x=0.1)
-    axes.set_title(fill(table.title, TITLE), loc="left", fontsize=10)
-    axes.set_xlabel(" · ".join(drawn) if len(drawn) > 1 else drawn[0], fontsize=8)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+def shortened(name: str) -> str:
+    """A name that fits to the left of its bars.
+
+    >>> shortened("lagwise")
+    'lagwise'
+    """
+    most = int((NAMES - 8) / LETTER)
+    return name if len(name) <= most else name[: most - 1].rstrip(" ,:") + "…"
 
 
-def colour(row: str, drawn: tuple[str, ...], column: str) -> str:
-    """Ours, the reference, or anybody else. Where the rows are sizes, the columns may be contestants."""
-    if row.startswith("lagwise") or ("lagwise" in drawn and column == "lagwise"):
-        return OURS
-    return REFERENCE if row == RECIPE else OTHERS
+def rows_of(page: str, heading: str) -> dict[str, dict[str, float]]:
+    """The figures of the first table under a heading of a page; cells without a number are left out.
+
+    >>> rows_of("## A read\\n\\n| | us |\\n|---|---|\\n| **lagwise** | **1,234** |\\n", "A read")
+    {'lagwise': {'us': 1234.0}}
+    """
+    section = f"\n{page}".partition(f"\n## {heading}\n")[2]
+    lines = re.search(r"(?:^\|.*\n)+", section, re.M)
+    assert lines is not None, f"no table under {heading}"
+    table = [[cell.strip(" *`") for cell in line.split("|")[1:-1]] for line in lines[0].replace("`", "").splitlines()]
+    (_, *columns), _, *rows = table
+    return {
+        name: {column: float(cell.replace(",", "")) for column, cell in zip(columns, cells, strict=True) if cell}
+        for name, *cells in rows
+    }
+
+
+def panels(page: str) -> dict[str, str]:
+    """The panels of the page, by file name."""
+    return {file: drawn(title, rows_of(page, heading), columns) for heading, file, title, columns in PANELS}
+
+
+def _text(x: float, y: float, text: str, *, size: int = 11, anchor: str = "", bold: bool = False) -> str:
+    attributes = (f' text-anchor="{anchor}"' if anchor else "") + (' font-weight="bold"' if bold else "")
+    attributes += f' font-size="{size}"' if size != 11 else ""
+    return f'<text x="{x:g}" y="{y:g}"{attributes}>{escape(text)}</text>'
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    for file, panel in panels(PAGE.read_text()).items():
+        (PAGE.parent / file).write_text(panel)

@@ -1,6 +1,6 @@
 """One application in one worker process, as the HTTP scenarios load it: `python -m benchmarks.serving NAME`.
 
-The endpoints are the same for everybody; only what they depend on differs.
+The endpoints are the same for every name; only what they depend on differs.
 """
 
 import asyncio

@@ -33,7 +33,7 @@ class Took:
 
 
 async def take_turns(contestants: list[Contestant], rounds: int) -> dict[str, Took]:
-    """Everybody runs a few sessions, again and again, so that whatever else the machine does meets all of them."""
+    """Each contestant runs a few sessions, again and again: whatever else the machine does meets all of them."""
     took = {each.name: Took() for each in contestants}
     for turn in range(rounds):
         for each in order(contestants, turn):

@@ -1,10 +1,10 @@
-"""What reads cost when a replica goes silent: its packets are swallowed, its sockets stay open, nobody is told.
+"""What reads cost when a replica goes silent: its packets are swallowed, its sockets stay open, and no client is told.
 
 The network before one of two replicas becomes a black hole right after that one has answered a probe: the worst
-moment, for the next probe is then as far away as it can be. It is not healed while anybody reads.
+moment, for the next probe is then as far away as it can be. It is healed after the last read.
 
-Readers who do not pause keep the processor busy, and the proxies, which are the network, share it with them: who is
-cut off queues with all others to read elsewhere. Those who pause show what is lagwise's own part in that.
+Clients that do not pause keep the processor busy, and the proxies, which are the network, share it with them: a
+client that is cut off queues with all others to read elsewhere. Clients that pause show lagwise's own part in that.
 """
 
 import asyncio
@@ -190,7 +190,7 @@ async def answered(db: Router) -> None:
 
 async def plain(cluster: Cluster, options: dict[str, dict[str, Any]], pace: Pace) -> dict[str, Found]:
     """One round of plain sessions on engines with these options, side by side in the same black hole."""
-    # Heard of once the hole is healed: what the driver sent to cancel statements, and nobody waits for any more.
+    # Heard of once the hole is healed: what the driver sent to cancel statements that no task waits for any more.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     async with AsyncExitStack() as stack:
         crowds = {}

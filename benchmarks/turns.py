@@ -1,4 +1,4 @@
-"""Whose turn it is."""
+"""The order in which contestants take their turns."""
 
 import random
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 def order(of: Sequence[T], turn: int) -> list[T]:
-    """Everybody once, in another order each turn, and in the same one in each run.
+    """Each item once, in another order each turn, and in the same orders in each run.
 
-    Who comes next to another process, or to a slow one, finds a cold processor; that must not be always the same.
+    The contestant after another process, or after a slow one, finds a cold processor; that must not be always the same.
 
     >>> sorted(order("abc", 1)), order("abc", 1) == order("abc", 1)
     (['a', 'b', 'c'], True)

@@ -1,4 +1,4 @@
-"""The proxies, in a process of their own: they count round trips and delay them, at no cost to who is measured.
+"""The proxies, in a process of their own: they count round trips and delay them, at no cost to what is measured.
 
 Run as `python -m benchmarks.wire`, by `wired`.
 """
@@ -23,7 +23,7 @@ class Wire:
     peer: Peer
 
     async def trips(self) -> int:
-        """Round trips so far, whoever made them."""
+        """Round trips so far, of all clients."""
         return int(await self.peer.ask())
 
     async def delay(self, seconds: float) -> None:

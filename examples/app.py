@@ -50,12 +50,13 @@ async def tables(_: FastAPI) -> AsyncIterator[None]:
     yield
 
 
-app = FastAPI(lifespan=lifespan(db, inner=tables))
-app.add_middleware(CausalityMiddleware, secret=os.environ["LAGWISE_SECRET"], route_header=True)
-app.include_router(health_router(db), prefix="/health")
+api = FastAPI(lifespan=lifespan(db, inner=tables))
+api.include_router(health_router(db), prefix="/health")
+# Outermost, so that no response passes without the token: this is what a server serves.
+app = CausalityMiddleware(api, secret=os.environ["LAGWISE_SECRET"], route_header=True)
 
 
-@app.post("/items", status_code=201, response_model=ItemOut)
+@api.post("/items", status_code=201, response_model=ItemOut)
 async def create(item: ItemIn, session: WriteSession) -> Item:
     new = Item(**item.model_dump())
     session.add(new)
@@ -63,18 +64,18 @@ async def create(item: ItemIn, session: WriteSession) -> Item:
     return new
 
 
-@app.get("/items", response_model=list[ItemOut])
+@api.get("/items", response_model=list[ItemOut])
 async def newest(session: ReadSession) -> Sequence[Item]:
     return (await session.scalars(select(Item).order_by(Item.id.desc()).limit(100))).all()
 
 
-@app.get("/items/{item_id}", response_model=ItemOut)
+@api.get("/items/{item_id}", response_model=ItemOut)
 async def show(item_id: int, session: ReadSession) -> Item:
     return await found(session, item_id)
 
 
-@app.get("/items/{item_id}/done")
-@app.put("/items/{item_id}/done")
+@api.get("/items/{item_id}/done")
+@api.put("/items/{item_id}/done")
 async def done(item_id: int, request: Request, session: RoutedSession) -> bool:
     item = await found(session, item_id)  # GET: on a replica; PUT: on the primary
     if request.method == "PUT":

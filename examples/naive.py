@@ -14,9 +14,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 replicas = [url.strip() for url in os.environ.get("LAGWISE_REPLICAS", "").split(",") if url.strip()]
 primary = create_async_engine(os.environ["LAGWISE_PRIMARY"], pool_pre_ping=True)
-readers = [create_async_engine(url, pool_pre_ping=True) for url in replicas] or [primary]
+replica_engines = [create_async_engine(url, pool_pre_ping=True) for url in replicas] or [primary]
 write_maker = async_sessionmaker(primary, expire_on_commit=False)
-read_makers = cycle([async_sessionmaker(engine, expire_on_commit=False) for engine in readers])
+read_makers = cycle([async_sessionmaker(engine, expire_on_commit=False) for engine in replica_engines])
 
 
 async def get_write_db() -> AsyncIterator[AsyncSession]:
@@ -61,7 +61,7 @@ async def run(_: FastAPI) -> AsyncIterator[None]:
     async with primary.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     yield
-    for engine in {primary, *readers}:
+    for engine in {primary, *replica_engines}:
         await engine.dispose()
 
 
