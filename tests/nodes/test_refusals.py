@@ -71,12 +71,13 @@ async def test_a_monitor_without_a_connection_reads_over_a_pooled_one(settled: C
         await settled.primary.execute(REFUSALS[how])
         await settled.caught_up()
         await end_monitors(settled)
-        began = monotonic()
+        began = since = monotonic()
         while not all(each.done() for each in reading):
             async with db.write() as session:
                 assert await session.scalar(text("SELECT 'served'")) == "served"
-            node = db.view.node("replica-1")
-            assert (str(node.standing), node.cause) == ("in-rotation", None)
+            if str(db.view.node("replica-1").standing) == "in-rotation":
+                since = monotonic()
+            assert monotonic() - since < 1  # a probe that a busy machine has delayed is asked again
             await asyncio.sleep(0.02)
         assert await asyncio.gather(*reading) == ["done", "done"]
         assert monotonic() - began > 2 * QUICK.abort_after  # or nothing would have been cut off anyway
