@@ -62,7 +62,7 @@ async def test_a_monitor_without_a_connection_reads_over_a_pooled_one(settled: C
             await asyncio.gather(one.execute(text("SELECT 1")), two.execute(text("SELECT 1")))
 
         async def read_on() -> str:
-            async with db.read() as session:
+            async with db.read(snapshot=True) as session:
                 await session.scalar(text("SELECT 1"))
                 return str(await session.scalar(text("SELECT 'done' FROM pg_sleep(2)")))
 
