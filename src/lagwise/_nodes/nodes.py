@@ -211,11 +211,6 @@ class Nodes:
         """Free the holder's place on the primary, if it has one."""
         self._fallen_back.discard(holder)
 
-    @property
-    def places_taken(self) -> int:
-        """How many sessions read from the primary now for want of a replica; counted under a `fall_back_limit`."""
-        return len(self._fallen_back)
-
     def _learned(self, catalog: Catalog) -> None:
         for pools in self.pools.values():
             pools.traffic.catalog = catalog
