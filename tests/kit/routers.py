@@ -1,9 +1,12 @@
 """Routers on a real cluster, the policies that tests need, and what is asked of both."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from lagwise import Policy, Router
+from lagwise._decide.catalog import BUILT_IN
 from lagwise._pools.counters import checked_out
 from lagwise.testing import Cluster, wait_until
 
@@ -34,9 +37,12 @@ def patient(cluster: Cluster, **options: Any) -> Router:
     return router(cluster, PATIENT, **options)
 
 
-def quiet(cluster: Cluster) -> Router:
-    """A Router that probes when it opens and then only when it must."""
-    return router(cluster, Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120), pool_size=2)
+@asynccontextmanager
+async def quiet(cluster: Cluster) -> AsyncIterator[Router]:
+    """An open Router that has asked its nodes what it asks when it opens, and asks again only when it must."""
+    async with router(cluster, LONG, pool_size=2) as db:
+        await wait_until(lambda: db._nodes.monitor.catalog is not BUILT_IN, what="the catalog is read")
+        yield db
 
 
 async def in_rotation(db: Router, *names: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lagwise._nodes.positions import Positions
+from tests.kit.answers import stands_at
 
 
 class Server:
@@ -32,7 +33,7 @@ class Driver:
         await answer.wait()
         if self.error is not None:
             raise self.error
-        return {"in_recovery": False, "system": 7, "timeline": 1, "lsn": lsn, "flushed": None}
+        return stands_at(lsn)
 
     def terminate(self) -> None:
         self.terminated = True

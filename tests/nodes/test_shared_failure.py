@@ -9,8 +9,10 @@ from sqlalchemy import text
 from lagwise import Causality, Policy, Router
 from lagwise._nodes.positions import Positions
 from lagwise.testing import Cluster
+from tests.kit.answers import stands_at
 
 TIMEOUT = 0.2
+WHERE = 0x2000060
 
 
 class Driver:
@@ -38,10 +40,10 @@ async def test_forty_writers_share_one_time_out() -> None:
     assert len(log) == 1
     later = asyncio.create_task(positions.after_commit(driver := Driver(log)))
     await asyncio.sleep(0)
-    driver.answer.set_result({"in_recovery": False, "system": 7, "timeline": 1, "lsn": 9, "flushed": None})
+    driver.answer.set_result(stands_at(WHERE))
     reading = await later
     assert reading is not None
-    assert reading.lsn == 9
+    assert reading.lsn == WHERE
 
 
 async def test_a_writer_that_gives_up_does_not_start_the_time_anew() -> None:
@@ -67,6 +69,7 @@ async def test_writers_of_a_primary_that_falls_silent() -> None:
     policy = Policy(probe_timeout=1.0, probe_interval=30, abort_after=60)
     async with Cluster(replicas=1) as cluster:
         await cluster.primary.execute("CREATE TABLE item (name text)")
+        await cluster.primary.execute("DROP EXTENSION plpgsql")  # so the position is asked for after COMMIT
         async with Router(cluster.primary.url, [cluster.replicas[0].url], policy=policy, pool_size=40) as db:
             reached, silent = asyncio.Barrier(41), asyncio.Event()
             after_commit = Positions.after_commit

@@ -98,13 +98,13 @@ async def test_a_job_continues_what_a_request_saw(cluster: Cluster, db: Router) 
         await cluster.pause_replay(replica)
     with Causality() as seen:
         async with db.write.begin() as session:
-            session.add(Item(name="for the job"))
+            session.add(Item(name="seen by the job"))
     payload = str(seen.token)
 
     async def job(token: str) -> int:
         with Causality(token):
             async with db.read() as session:
-                return len((await session.scalars(select(Item).where(Item.name == "for the job"))).all())
+                return len((await session.scalars(select(Item).where(Item.name == "seen by the job"))).all())
 
     assert await job(payload) == 1
     assert await job("") == 0
