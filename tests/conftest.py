@@ -86,8 +86,9 @@ async def elsewhere(second: Cluster) -> AsyncIterator[Cluster]:
     await second.restore()
 
 
-@pytest.fixture(scope="session")
-async def refusing(running: Cluster) -> str:
+@pytest.fixture
+async def refusing(cluster: Cluster) -> AsyncIterator[str]:
     """A name with which an item passes INSERT and fails COMMIT."""
-    await running.primary.execute(_TRIGGER)
-    return REFUSED
+    await cluster.primary.execute(_TRIGGER)
+    yield REFUSED
+    await cluster.primary.execute("DROP FUNCTION refuse() CASCADE")

@@ -27,7 +27,8 @@ _ROUTE_HEADER = b"lagwise-route"
 # lives long enough for a Router whose window is longer than that of the one that wrote.
 _AT_LEAST = 3600  # seconds
 _WINDOWS = 10
-# Slots that one client may be given by one process within two seconds: one that brought something, one that did not.
+# Slots that one client may be given for requests that arrive at one process within ten seconds: a client that brought
+# something, and one that did not.
 _SLOTS, _SLOTS_OF_STRANGERS = 8, 32
 # A doubt in the crowd cookie is stamped so far ahead, seconds: answers that arrive in the wrong order are no further
 # apart. It serves the writes of the first half of that time.
@@ -87,6 +88,7 @@ class CausalityMiddleware:
         if scope["type"] not in {"http", "websocket"} or _SCOPE in scope:
             await self.app(scope, receive, send)
             return
+        arrived = time.monotonic()
         brought = self._reader.read(scope["headers"])
         # One mutable object, reachable from whatever copies the scope or the context on the way down.
         with Causality(brought.token) as seen:
@@ -97,7 +99,7 @@ class CausalityMiddleware:
             hold: Hold | None = None
 
             def prepare(message: Message) -> None:
-                self._answer(message, seen, brought, scope)
+                self._answer(message, seen, brought, scope, arrived)
 
             def sending(message: Message) -> Awaitable[None]:
                 nonlocal hold
@@ -131,7 +133,7 @@ class CausalityMiddleware:
             if hold is not None:
                 await hold.leave()
 
-    def _answer(self, message: Message, seen: Causality, brought: Brought, scope: Scope) -> None:
+    def _answer(self, message: Message, seen: Causality, brought: Brought, scope: Scope, arrived: float) -> None:
         if not (seen.grew or self._route_header):
             return
         headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
@@ -145,18 +147,21 @@ class CausalityMiddleware:
             token = seen.token
             text = self._seal.sealed(token)
             headers.append((_HEADER, text.encode()))
-            headers += [(b"set-cookie", each.encode()) for each in self._cookies(token, text, seen, brought, scope)]
+            cookies = self._cookies(token, text, seen, brought, scope, arrived)
+            headers += [(b"set-cookie", each.encode()) for each in cookies]
         if self._route_header and seen.routes:
             headers.append((_ROUTE_HEADER, ", ".join(map(str, dict.fromkeys(seen.routes))).encode()))
         message["headers"] = headers
 
-    def _cookies(self, token: CausalToken, text: str, seen: Causality, brought: Brought, scope: Scope) -> list[str]:
+    def _cookies(
+        self, token: CausalToken, text: str, seen: Causality, brought: Brought, scope: Scope, arrived: float
+    ) -> list[str]:
         # A second more: clients may count in whole seconds (Python's cookie jar does), and none must end early.
         age = max(_AT_LEAST, math.ceil(_WINDOWS * seen.window)) + 1
         crowded, now = brought.crowded, time.time()
         if crowded <= now + _AHEAD / 2:
             client, most = (brought.client, _SLOTS) if brought.names else (_stranger(scope), _SLOTS_OF_STRANGERS)
-            if brought.slots <= _SLOTS and self._given.another(client, most, now):
+            if brought.slots <= _SLOTS and self._given.another(client, most, arrived):
                 return self._jar.set(text, brought.names, age)
             crowded = math.ceil(now) + _AHEAD
         in_doubt = CausalToken.of([replace(p, in_doubt_at=max(p.in_doubt_at, crowded)) for p in token])

@@ -194,13 +194,21 @@ def test_reading_the_headers_is_linear() -> None:
         assert took(header, large) < 100 * max(took(header, small), 0.001)
 
 
+def test_what_arrived_together_counts_together() -> None:
+    """However late each is answered; those that arrive ten seconds later are counted anew."""
+    given_ = Given()
+    assert [given_.another("one", 32, at / 100) for at in range(200)].count(True) == 32
+    assert [given_.another("one", 32, 10.5 + at / 100) for at in range(200)].count(True) == 32
+    assert not given_.another("one", 32, 0.5)
+
+
 def test_the_memory_of_what_was_given_is_bounded() -> None:
     """So many clients, and the least recent are forgotten."""
     given_ = Given(clients=10)
     assert [given_.another("one", 2, 0.0) for _ in range(3)] == [True, True, False]
-    assert given_.another("one", 2, 2.5)
+    assert given_.another("one", 2, 10.5)
     for number in range(1000):
-        given_.another(number, 2, 3.0)
+        given_.another(number, 2, 11.0)
     assert len(given_._given) == 10
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lagwise import LSN, NoPrimary, NoReplica, Policy, Reason, Route
-from lagwise._decide.route import Demand, refusal, route
+from lagwise._decide.route import Demand, less_loaded, refusal, route
 from lagwise._decide.view import Node, Role, View
 from tests.kit.worlds import SYSTEM, after, primary, replica, unreachable
 
@@ -51,7 +51,7 @@ class World:
     def qualified(self, request: Demand, bound: float, now: float) -> set[str]:
         """The replicas that may serve this read, found by looking at every one of them."""
         found: set[str] = set()
-        floor = self.floor(request)
+        floor = self.floor(request, now)
         if self.split or floor is None:
             return found
         for node in self.view.nodes:
@@ -71,13 +71,14 @@ class World:
         asked = [node.reading is not None and node.reading.at >= now for node in self.view.nodes]
         return request.timeline > self.view.timeline and not request.expired and not all(asked)
 
-    def floor(self, request: Demand) -> int | None:
+    def floor(self, request: Demand, now: float) -> int | None:
         """What the client must see; 0 for anything, None for what no replica can prove."""
         if request.timeline == 0:
             return 0
         if request.timeline != self.view.timeline:
             return 0 if request.expired else None
-        if request.expired and self.led and request.floor > self.samples[-1][1]:
+        asked, head = self.samples[-1] if self.samples else (0.0, 0)
+        if request.expired and self.led and asked >= now and request.floor > head:
             return 0
         return request.floor
 
@@ -212,7 +213,7 @@ def test_without_a_primary_a_read_is_served_by_the_rules_or_not_at_all(
     qualified = world.qualified(request, inf, now)
     bounded = {name for name in qualified if world.freshness(world.view.node(name)) >= now - bound}
     # A bound that is asked for holds for everybody. The policy's own is lifted by a floor, or by the user's choice.
-    lifted = request.max_staleness is None and (world.floor(request) or policy.without_primary == "serve")
+    lifted = request.max_staleness is None and (world.floor(request, now) or policy.without_primary == "serve")
     served = qualified if lifted else bounded
     assert chosen.node in served if served else chosen.node is None
 
@@ -494,12 +495,20 @@ def cells(weights: list[int]) -> list[float]:
     return [(unit + 0.5) / sum(weights) for unit in range(sum(weights))]
 
 
+def node_of(view: View, load: Callable[[str], float], pair: list[float]) -> str:
+    """Where a read goes for these two draws."""
+    chosen = route(view, Policy(), Demand(), 1.0, draw=scripted(pair))
+    assert chosen.node is not None
+    loads = [load(name) / view.node(name).weight for name in (chosen.node, chosen.rival or chosen.node)]
+    chosen = less_loaded(chosen, *loads)
+    assert chosen.node is not None
+    return chosen.node
+
+
 def choices(view: View, weights: list[int], load: Callable[[str], float]) -> Iterator[str]:
     """Where reads go for every pair of draws."""
     for pair in product(cells(weights), repeat=2):
-        chosen = route(view, Policy(), Demand(), 1.0, load=load, draw=scripted(list(pair)))
-        assert chosen.node is not None
-        yield chosen.node
+        yield node_of(view, load, list(pair))
 
 
 weighted = st.lists(st.integers(1, 4), min_size=2, max_size=4)
@@ -531,10 +540,9 @@ def test_load_counts_for_its_weight() -> None:
     """Three sessions on a replica of weight three are as many as one on a replica of weight one."""
     view = after([primary(40, 1.0), replica("strong", 40, weight=3), replica("weak", 40)])
     loads = {"strong": 3.0, "weak": 1.1}
-    one_of_each = scripted([0.1, 0.9])
-    assert route(view, Policy(), Demand(), 1.0, load=loads.__getitem__, draw=one_of_each).node == "strong"
-    one_of_each, loads["strong"] = scripted([0.1, 0.9]), 3.4
-    assert route(view, Policy(), Demand(), 1.0, load=loads.__getitem__, draw=one_of_each).node == "weak"
+    assert node_of(view, loads.__getitem__, [0.1, 0.9]) == "strong"
+    loads["strong"] = 3.4
+    assert node_of(view, loads.__getitem__, [0.1, 0.9]) == "weak"
 
 
 @given(worlds(), ordinary, policies, moments, st.lists(st.sampled_from([0.0, 1 - 2**-53]), min_size=2, max_size=2))

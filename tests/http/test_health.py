@@ -201,7 +201,8 @@ async def test_a_lagging_replica_is_a_warning(cluster: Cluster) -> None:
         await cluster.primary.execute("INSERT INTO item (name) VALUES ('lag')")
 
         async def lagging() -> bool:
-            return bool((await told(client, "/nodes"))["nodes"]["replica-1"]["standing"] == "lagging")
+            node = (await told(client, "/nodes"))["nodes"]["replica-1"]
+            return bool(node["standing"] == "lagging" and node["lag_bytes"])
 
         await wait_until(lagging, what="replica-1 lags")
         assert await codes(client) == ALL_WELL

@@ -52,4 +52,4 @@ async def test_a_healthy_server_is_never_unreachable(steady: Cluster, loop: str,
 
 async def test_a_plain_timer_measures_the_process(steady: Cluster) -> None:
     """The same with a plain timer: uvloop runs timers before it looks at sockets, and healthy nodes are lost."""
-    assert "TimeoutError" in await lost(steady, "uvloop", "computing", "naive")
+    assert await lost(steady, "uvloop", "computing", "naive") != "[]"

@@ -40,10 +40,6 @@ DIFFERENCES: dict[tuple[str, str], Any] = {
     # A plain read holds its connection only while its statement runs, and is in no transaction afterwards.
     ("in_transaction", "read"): (False, False, False),
     ("in_transaction", "read on the primary"): (False, False, False),
-    # Its engine is one of the Router's, which AsyncSession cannot translate to an AsyncEngine.
-    ("get_async_bind", "write"): "AsyncBindNotFound",
-    ("get_async_bind", "read"): "AsyncBindNotFound",
-    ("get_async_bind", "read on the primary"): "AsyncBindNotFound",
 }
 
 

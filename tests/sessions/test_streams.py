@@ -33,7 +33,7 @@ async def test_what_a_stream_has_shown_stays_seen(cluster: Cluster, monkeypatch:
         await both_in_rotation(db)
         await stand_still(cluster)
         async with db.write.begin() as session:
-            session.add(Item(name="streamed"))
+            session.add(Item(name="row of a stream"))
         assert await _seen_next(db) == 1
         monkeypatch.setattr(Lease, "remembers", False)
         assert await _seen_next(db) == 0
@@ -42,7 +42,7 @@ async def test_what_a_stream_has_shown_stays_seen(cluster: Cluster, monkeypatch:
 async def _seen_next(db: Router) -> int:
     with Causality():
         async with db.read(primary=True) as session:
-            stream = await session.stream(select(Item.name).where(Item.name == "streamed"))
-            assert (await anext(stream)) == ("streamed",)
+            stream = await session.stream(select(Item.name).where(Item.name == "row of a stream"))
+            assert (await anext(stream)) == ("row of a stream",)
             async with db.read() as other:
-                return await count(other, "streamed")
+                return await count(other, "row of a stream")

@@ -94,21 +94,24 @@ class Jar:
 class Given:
     """How many slots one client has been given lately, by this process: enough to know when it is one too many.
 
-    A client is told by what it brought: requests that left together brought the same. A client that brings nothing is
-    told by its address and the like, which several may share, so its limit is higher. To be wrong either way costs
-    reads on the primary, or a few more cookies; never a write.
+    A client is told by what it brought: requests that left together brought the same, and arrived together, however
+    slowly they are answered. A client that brings nothing is told by its address and the like, which several may share,
+    so its limit is higher. To be wrong either way costs reads on the primary, or a few more cookies; never a write.
     """
 
-    def __init__(self, *, seconds: float = 2.0, clients: int = 1024) -> None:
+    def __init__(self, *, seconds: float = 10.0, clients: int = 1024) -> None:
         self._seconds = seconds
         self._clients = clients
         self._given: OrderedDict[object, tuple[float, int]] = OrderedDict()
 
-    def another(self, client: object, most: int, now: float) -> bool:
-        """Whether this client may be given one slot more; counted when it may. `now` in seconds."""
-        since, count = self._given.get(client, (now, 0))
-        if now - since > self._seconds:
-            since, count = now, 0
+    def another(self, client: object, most: int, arrived: float) -> bool:
+        """Whether this client may be given one slot more; counted when it may.
+
+        `arrived` is the moment, in seconds, at which the request arrived that is answered now.
+        """
+        since, count = self._given.get(client, (arrived, 0))
+        if arrived - since > self._seconds:
+            since, count = arrived, 0
         if count >= most:
             return False
         self._given[client] = since, count + 1

@@ -45,6 +45,7 @@ class Route:
     Attributes:
         on_replica: the node is a replica.
         fell_back: a replica should have served this: it counts against the policy's `fall_back_limit`.
+        rival: another replica that was drawn, which `less_loaded` compares with `node`.
     """
 
     __module__ = "lagwise"
@@ -53,6 +54,7 @@ class Route:
     reason: Reason
     on_replica: bool = False
     fell_back: bool = field(default=False, compare=False)
+    rival: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.node or 'none'}; reason={self.reason}"
@@ -89,10 +91,6 @@ class Demand:
 _ANY = LSN(0)
 
 
-def _idle(_: str) -> float:
-    return 0.0
-
-
 def _first() -> float:
     return 0.0
 
@@ -103,13 +101,12 @@ def route(
     demand: Demand,
     now: float,
     *,
-    load: Callable[[str], float] = _idle,
     draw: Callable[[], float] = random.random,
 ) -> Route:
     """Choose a node for a session at `now` (monotonic seconds).
 
-    Pure but for `draw`, numbers in [0, 1): among replicas that qualify, the less loaded of two drawn by
-    weight ("power of two choices", Mitzenmacher 2001). `load` gives a node's sessions in flight.
+    Pure but for `draw`, numbers in [0, 1): among replicas that qualify, two are drawn by weight, the node and its
+    rival, and `less_loaded` decides between them ("power of two choices", Mitzenmacher 2001).
     """
     if demand.timeline > view.timeline and not (demand.expired or view.denies(demand.timeline, now)):
         # A node that is not in this picture has been promoted: the primary in it is the deposed one.
@@ -145,7 +142,7 @@ def route(
         elif reason is Reason.FRESH:
             reason = Reason.CAUGHT_UP
     if able:
-        return _pick(view, able, reason, load, draw)
+        return _pick(view, able, reason, draw)
     return _fallen_back(view, policy, reason)
 
 
@@ -221,17 +218,22 @@ def _floor(view: View, demand: Demand, now: float) -> LSN | None:
     return demand.floor
 
 
-def _pick(view: View, able: int, reason: Reason, load: Callable[[str], float], draw: Callable[[], float]) -> Route:
-    """The less loaded, for its weight, of two among the first `able` of the rotation."""
+def _pick(view: View, able: int, reason: Reason, draw: Callable[[], float]) -> Route:
+    """Two among the first `able` of the rotation, which may be one and the same."""
     rotation = view.rotation
     if able == 1:
         return Route(rotation[0].name, reason, on_replica=True)
     weights, total = view.weights, view.weights[able - 1]
     one = rotation[bisect_right(weights, draw() * total, 0, able - 1)]
     other = rotation[bisect_right(weights, draw() * total, 0, able - 1)]
-    if other is not one and load(other.name) / other.weight < load(one.name) / one.weight:
-        one = other
-    return Route(one.name, reason, on_replica=True)
+    return Route(one.name, reason, on_replica=True, rival=None if other is one else other.name)
+
+
+def less_loaded(chosen: Route, load: float, of_rival: float) -> Route:
+    """The route to the less loaded of the two that were drawn. Loads are sessions in flight, divided by the weight."""
+    if chosen.rival is None or load <= of_rival:
+        return chosen
+    return Route(chosen.rival, chosen.reason, on_replica=True)
 
 
 def _why(view: View, node: Node, policy: Policy, now: float) -> str:

@@ -12,7 +12,6 @@ async def choose(
     monitor: Monitor,
     policy: Policy,
     demand: Callable[[View], Demand],
-    load: Callable[[str], float],
     avoid: frozenset[str] = frozenset(),
 ) -> Route:
     """The route for a session opened now, past the nodes to `avoid`.
@@ -31,7 +30,7 @@ async def choose(
 
     def current() -> Route:
         view = monitor.view.without(avoid) if avoid else monitor.view
-        return route(view, policy, demand(view), now, load=load)
+        return route(view, policy, demand(view), now)
 
     chosen = current()
     if chosen.reason is Reason.NONE_CAUGHT_UP and demand(monitor.view).expired:

@@ -13,7 +13,7 @@ from lagwise._client.causality import Causality, known_windows
 from lagwise._decide.catalog import BUILT_IN, Catalog
 from lagwise._decide.events import Refused, Routed, Watcher
 from lagwise._decide.identity import Terms
-from lagwise._decide.route import Demand, Route, limit_reached, route, serves
+from lagwise._decide.route import Demand, Route, less_loaded, limit_reached, route, serves
 from lagwise._decide.view import Node, Role, View
 from lagwise._nodes.catalog import read_catalog
 from lagwise._nodes.choose import choose
@@ -153,9 +153,11 @@ class Nodes:
         if asyncio.get_running_loop() is not self._home.loop:
             raise self._home.elsewhere()
         view = monitor.view
-        chosen = route(view, policy, intent.demand(seen, policy, view), monitor.clock(), load=self._load)
+        chosen = route(view, policy, intent.demand(seen, policy, view), monitor.clock())
         if chosen.node is None or chosen.fell_back:
             return None
+        if chosen.rival is not None:
+            chosen = self._less_loaded(chosen.node, chosen.rival, chosen)
         if self.watcher is not None:
             tell_ignored(seen, self.watcher)
             self.watcher(Routed(route=chosen, write=intent.write))
@@ -176,9 +178,9 @@ class Nodes:
         if self.watcher is not None:
             tell_ignored(seen, self.watcher)
         try:
-            chosen = await choose(
-                self.monitor, self.policy, partial(intent.demand, seen, self.policy), self._load, avoid=avoid
-            )
+            chosen = await choose(self.monitor, self.policy, partial(intent.demand, seen, self.policy), avoid=avoid)
+            if chosen.node is not None and chosen.rival is not None:
+                chosen = self._less_loaded(chosen.node, chosen.rival, chosen)
             if chosen.fell_back and self.policy.fall_back_limit is not None:
                 self._take_place(holder, self.policy.fall_back_limit, chosen)
         except RoutingError as error:
@@ -229,8 +231,10 @@ class Nodes:
         self._replicas[name] = reading.role is Role.REPLICA
         return self._replicas[name]
 
-    def _load(self, name: str) -> float:
-        return checked_out(self.pools[name].reads.pool)
+    def _less_loaded(self, name: str, rival: str, chosen: Route) -> Route:
+        one, other = self.pools[name], self.pools[rival]
+        load = checked_out(one.reads.pool) / one.weight
+        return less_loaded(chosen, load, checked_out(other.reads.pool) / other.weight)
 
     def _take_place(self, holder: object, limit: int, chosen: Route) -> None:
         if holder not in self._fallen_back and limit_reached(self.policy, len(self._fallen_back)):

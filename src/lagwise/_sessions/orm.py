@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from lagwise._pools.counters import checked_out
+from lagwise._pools.engine import RoutedEngine
 from lagwise._pools.internals import has_pending
 from lagwise._pools.writing import WritingConnection
 from lagwise._sessions.asking import give_way, in_block, used_after_its_end, wants_stream
@@ -217,6 +218,12 @@ class RoutingAsyncSession(AsyncSession):
 
     def __init_subclass__(cls) -> None:
         cls._ends_as_usual = super().__aexit__ is AsyncSession.__aexit__ and super().close is AsyncSession.close
+
+    def get_async_bind(self, mapper: Any = None, clause: Any = None, bind: Any = None, **kw: Any) -> Any:
+        """As `AsyncSession.get_async_bind` of SQLAlchemy 2.1: the chosen node's engine."""
+        if bind is None and isinstance(found := self.get_bind(mapper, clause, **kw), RoutedEngine):
+            return found.for_async
+        return super().get_async_bind(mapper, clause, bind, **kw)
 
     async def __aenter__(self) -> Self:
         lease: Lease | None = getattr(self.sync_session, "lease", None)
