@@ -10,7 +10,7 @@ from contextlib import suppress
 import httpx
 from sqlalchemy import select
 
-from lagwise import Causality, Router
+from lagwise import Causality, Policy, Router
 from lagwise.testing import Cluster, wait_until
 from tests.kit.application import Item, naive, routed
 from tests.kit.routers import router
@@ -54,7 +54,8 @@ async def test_paused_replicas_never_uncover_a_missing_write(cluster: Cluster) -
 
 async def test_replicas_serve_the_reads_that_follow_a_write(cluster: Cluster) -> None:
     """50 ms after a write, at least 95 % of reads are a replica's, none of them stale."""
-    async with served(routed(router(cluster))) as url:
+    # A second to catch up: on a busy machine it is the replica that is late, and the default gives up sooner.
+    async with served(routed(router(cluster, Policy(probe_timeout=5, catch_up=1)))) as url:
         tally = await drive(url, think=0.05, pairs=25)
     assert (tally["pairs"], tally["stale"], tally["failed"]) == (500, 0, 0)
     assert tally["replica"] >= 0.95 * tally["pairs"]
