@@ -7,6 +7,8 @@ from time import monotonic
 
 _LOOK = 1.0
 """Seconds after which the first in line looks again by itself: a detached connection leaves without a word."""
+_TICKS, _ON_TIME, _LATE = 20, 4, 1
+_PUNCTUAL = 0.02  # seconds; an idle event loop is no later than that
 
 
 class Turns:
@@ -92,20 +94,22 @@ class _Place:
 class Connecting:
     """The tasks that are about to get a connection of a node: each ends within a bound, or at once when told to.
 
-    One timer for all: a pool gives an open connection without waiting, and then nothing is scheduled anew.
+    One timer for all: a pool gives an open connection without waiting, and then nothing is scheduled anew. The bound is
+    counted in ticks, as `Patience` counts: a tick that comes late says that this process is busy, and counts a quarter.
     """
 
     def __init__(self) -> None:
-        self._running: dict[asyncio.Task[object], tuple[float, int]] = {}
+        self._running: dict[asyncio.Task[object], tuple[int, int]] = {}
         self._ended: dict[asyncio.Task[object], int] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._counted = 0
         self._due = 0.0
 
     def begin(self, task: asyncio.Task[object], bound: float) -> None:
         """This task begins to connect, and may take `bound` seconds."""
-        self._running[task] = (monotonic(), task.cancelling())
+        self._running[task] = (self._counted, task.cancelling())
         if self._timer is None:
-            self._arm(bound, bound)
+            self._arm(bound / _TICKS)
 
     def end(self, task: asyncio.Task[object]) -> None:
         """It has its connection; told to end a moment too late, it is not cancelled."""
@@ -135,22 +139,15 @@ class Connecting:
             self._ended[task] = self._running[task][1]
             task.cancel()
 
-    def _arm(self, seconds: float, bound: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._due = monotonic() + seconds
-        self._timer = loop.call_later(seconds, self._sweep, bound)
+    def _arm(self, tick: float) -> None:
+        self._due = monotonic() + tick
+        self._timer = asyncio.get_running_loop().call_later(tick, self._ticked, tick)
 
-    def _sweep(self, bound: float) -> None:
+    def _ticked(self, tick: float) -> None:
         self._timer = None
-        now = monotonic()
-        late = now - self._due
-        if self._running and late > bound / 4:
-            # This process was held up, not the node: what has arrived meanwhile is read first.
-            self._arm(late, bound)
-            return
+        self._counted += _LATE if monotonic() - self._due > max(tick / 4, _PUNCTUAL) else _ON_TIME
         for task, (since, _) in list(self._running.items()):
-            if now - since >= bound:
+            if self._counted - since >= _TICKS * _ON_TIME:
                 self._cut_off(task)
         if self._running:
-            waits = [since + bound - now for since, _ in self._running.values()]
-            self._arm(max(bound / 10, min(waits)), bound)
+            self._arm(tick)
