@@ -18,7 +18,7 @@ def main() -> None:
         raise SystemExit(2)
     try:
         from lagwise.cli import app  # noqa: PLC0415 - needs the extra
-    except KeyboardInterrupt:  # the imports take a moment, in which people change their minds
+    except KeyboardInterrupt:  # Ctrl-C during the imports, which take a moment
         raise SystemExit(_INTERRUPTED) from None
     app()
 

@@ -27,13 +27,13 @@ _ROUTE_HEADER = b"lagwise-route"
 # lives long enough for a Router whose window is longer than that of the one that wrote.
 _AT_LEAST = 3600  # seconds
 _WINDOWS = 10
-# Slots that one client may be given for requests that arrive at one process within ten seconds: a client that brought
-# something, and one that did not.
+# The most slots that one client gets for requests that arrive at one process within ten seconds: a client that brought
+# a token, and one that did not.
 _SLOTS, _SLOTS_OF_STRANGERS = 8, 32
-# A doubt in the crowd cookie is stamped so far ahead, seconds: answers that arrive in the wrong order are no further
-# apart. It serves the writes of the first half of that time.
+# Seconds by which the doubt in a crowd cookie is ahead of the clock: answers that arrive in the wrong order are no
+# further apart. Other answers reuse the doubt during the first half of that time.
 _AHEAD = 60
-# What tells one client that brought nothing from the next.
+# The headers that distinguish clients that brought no token.
 _TELLING = frozenset({b"user-agent", b"cookie", b"authorization", b"x-forwarded-for", b"forwarded", b"x-real-ip"})
 
 
@@ -44,8 +44,8 @@ class CausalityMiddleware:
         app: the application.
         secret: signs the token; of a list the first signs and all verify.
         verify_only: more secrets that verify and never sign. To rotate: deploy the new one here, everywhere; then as
-            `secret`, with the old one here; then drop the old one.
-        cookie: the cookie's name; two services on one host that share no secret need not differ in it, but may.
+            `secret`, with the old one here; an hour later drop the old one.
+        cookie: the cookie's name; two services on one host may use one name, also with different secrets.
         hold: seconds that a response waits for the COMMIT of a write session that its request has open. The sessions
             of `lagwise.fastapi` have ended by then and are never waited for.
         secure: mark the cookie Secure: for sites served over HTTPS only.
@@ -169,6 +169,6 @@ class CausalityMiddleware:
 
 
 def _stranger(scope: Scope) -> int:
-    """What tells a client that brought nothing from others: not its port, which a proxy in between makes up."""
+    """A number for a client that brought no token, from its host and headers; a proxy in between chooses the port."""
     told = tuple(value for name, value in scope["headers"] if name in _TELLING)
     return hash(((scope.get("client") or ("",))[0], told))

@@ -1,10 +1,10 @@
-"""The errors a caller may meet: one base, one leaf for each thing that can be done about it."""
+"""The errors a caller may meet: one base, and one class for each remedy."""
 
 from sqlalchemy.exc import SQLAlchemyError
 
 
 class RoutingError(SQLAlchemyError):
-    """Base of every error lagwise raises; a `SQLAlchemyError`, so handlers that exist already catch it.
+    """Base of lagwise's own errors; a `SQLAlchemyError`, so handlers that exist already catch it.
 
     Messages name nodes, settings and remedies; never a URL, a host or a password.
     """
@@ -13,22 +13,29 @@ class RoutingError(SQLAlchemyError):
 
 
 class NoPrimary(RoutingError):
-    """No node can be proven to be the one primary; nothing was sent. Retry after the failover."""
+    """No node can be proven to be the one primary, or the primary was lost; nothing was written.
+
+    Retry after the failover.
+    """
 
     __module__ = "lagwise"
 
 
 class NoReplica(RoutingError):
-    """No replica is fresh enough for this read and the policy does not let it use the primary."""
+    """No replica is fresh enough for this read, and the policy does not let the read use the primary.
+
+    Or the session holds on to its connection (a transaction, a setting, a cursor), and the node of that connection
+    lacks the client's own write: read in a new session.
+    """
 
     __module__ = "lagwise"
 
 
 class ReadOnly(RoutingError):
-    """A write was attempted in a read session; PostgreSQL refused it and nothing was written.
+    """A write was attempted in a read session; PostgreSQL or lagwise refused it, and nothing was written.
 
-    Open the session with `db.write` (in FastAPI: `WriteSession`) instead. The driver's own error is
-    the `__cause__`.
+    Open the session with `db.write` (in FastAPI: `WriteSession`) instead. Where PostgreSQL refused, the
+    driver's own error is the `__cause__`.
     """
 
     __module__ = "lagwise"
@@ -41,6 +48,9 @@ class InvalidToken(RoutingError):
 
 
 class NotOpen(RoutingError):
-    """The Router is not running. Use it inside `async with router:` (in FastAPI: `lifespan(router)`)."""
+    """The Router is not running, or was opened in another event loop, thread or process.
+
+    Use it inside `async with router:` (in FastAPI: `lifespan(router)`).
+    """
 
     __module__ = "lagwise"

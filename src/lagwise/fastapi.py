@@ -40,7 +40,8 @@ __all__ = [
 ]
 
 _STATE = "lagwise"
-# https://www.rfc-editor.org/rfc/rfc9110#name-safe-methods; QUERY: RFC 9110's safe method with a body.
+# https://www.rfc-editor.org/rfc/rfc9110#name-safe-methods; QUERY is a safe method with a body:
+# https://datatracker.ietf.org/doc/draft-ietf-httpbis-safe-method-w-body/
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "QUERY"})
 _TRY_AGAIN_LATER = 1013  # https://www.iana.org/assignments/websocket/websocket.xhtml#close-code-number
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any] | None]]
@@ -53,6 +54,9 @@ def lifespan(
 
     The first router is the one that `ReadSession` and its like use. `inner` is a lifespan the
     application has already; it runs inside, with the routers open, and its state is kept.
+
+    Raises:
+        ValueError: no router was given.
     """
     if not routers:
         raise ValueError("lifespan needs a Router: FastAPI(lifespan=lifespan(db))")
@@ -166,7 +170,7 @@ async def write_asyncpg(connection: HTTPConnection, tasks: BackgroundTasks) -> A
 
 
 class _Serving:
-    """Around a request's block: what the block cannot know of its request is found out here."""
+    """Checks the request around a session's block for what the block itself cannot see."""
 
     __slots__ = ("_around", "_connection", "_tasks")
 
@@ -179,14 +183,14 @@ class _Serving:
         return self
 
     def ends(self, given: object) -> None:
-        """The endpoint is over, well or not; inside the block still, so that to raise is to roll back.
+        """Call this when the endpoint has ended, still inside the block: an error raised here rolls the block back.
 
         Raises:
             RoutingError: a dependency in between has swallowed the endpoint's exception, or what the dependency gave
                 is in a background task.
         """
-        # FastAPI unwinds its dependencies while the endpoint's exception is being handled. A generator in between
-        # that swallows it keeps it from this one, but not from being the exception that is handled.
+        # FastAPI unwinds its dependencies while it handles the endpoint's exception. A generator in between that
+        # swallows the exception keeps it from this block, but `sys.exc_info()` still shows it.
         error = sys.exc_info()[1]
         if error is not None and error is not self._around and self._connection.scope["type"] == "http":
             raise RoutingError(
@@ -203,7 +207,7 @@ class _Serving:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """When no node can serve, or a pool is full, the client is told to come back."""
+        """When no node can serve, or a pool is full: answer 503 with Retry-After, or close a WebSocket with 1013."""
         if not isinstance(error, NoPrimary | NoReplica | PoolTimeout):
             return
         if self._connection.scope["type"] == "websocket":

@@ -86,12 +86,12 @@ class PoolsHealth(BaseModel):
 
 
 def live() -> Health:
-    """The process answers: that is all."""
+    """Always `pass`: the process answers."""
     return Health(status="pass")
 
 
 def ready(db: Router, purpose: Literal["reads", "writes"] | None = None) -> Health:
-    """Whether this application can serve: reads, writes, or (without a purpose) at least reads.
+    """Whether this application can serve reads, or with `purpose="writes"` writes.
 
     A dead or lagging replica is a warning: the others, or the primary, serve in its place.
     """
@@ -122,7 +122,7 @@ def ready(db: Router, purpose: Literal["reads", "writes"] | None = None) -> Heal
 
 
 def nodes(db: Router) -> Nodes:
-    """Every node with its position, its staleness, and where it stands."""
+    """Every node with its position, its staleness and its standing."""
     try:
         view = db.view
     except NotOpen:

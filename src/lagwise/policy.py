@@ -12,8 +12,8 @@ Guarantee = Literal["read-your-writes", "session"]
 class Policy:
     """One frozen, validated choice for a Router. All durations are seconds.
 
-    `sticky_window >= max_lag` is what makes a forgotten token harmless: when it has expired, every
-    replica in rotation is younger than the write it stood for.
+    `sticky_window >= max_lag` makes a forgotten token harmless: when the token has expired, every
+    replica in rotation is fresher than the write that the token stands for.
 
     Raises:
         ValueError: a setting is out of range; the message names it and the remedy.
@@ -22,11 +22,11 @@ class Policy:
     max_lag: float = 5.0
     """A replica staler than this leaves the rotation and comes back by itself."""
     sticky_window: float = 5.0
-    """How long a client's token is kept after its write; at least `max_lag`."""
+    """How long after a write the client's token binds its reads; at least `max_lag`. Clients keep the token longer."""
     catch_up: float = 0.05
     """How long a read may wait for a replica to reach its floor before it goes to the primary."""
     probe_interval: float = 0.5
-    """Time between two probes of a node."""
+    """Time between two probes of a node, at most; a node that does not answer is probed up to 1.7 times less often."""
     probe_timeout: float = 0.5
     """How long one probe, or the connection it needs, may take."""
     fall_back: bool = True
@@ -36,9 +36,9 @@ class Policy:
     abort_after: float = 5.0
     """A node that has answered no probe for so long has its reads in flight cut off and run elsewhere."""
     connect_timeout: float = 5.0
-    """How long a new connection of a pool may take; then reads go to another node, and a write fails."""
+    """How long a new connection of a pool may take; then a read goes to another node, and a write is `NoPrimary`."""
     close_timeout: float = 5.0
-    """How long leaving the Router may take; what has not ended by then, because its node is silent, is cut off."""
+    """How long each step of leaving the Router may take; connections to silent nodes are then cut off."""
     guarantee: Guarantee = "read-your-writes"
     """What a client's token carries: its writes, or in a "session" also what it has read (monotonic reads)."""
     without_primary: WithoutPrimary = "serve"

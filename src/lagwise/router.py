@@ -24,14 +24,14 @@ class Router:
         primary: URL or AsyncEngine of the node expected to be the primary. Roles are discovered: whichever
             node is not in recovery gets the writes.
         replicas: name -> URL, AsyncEngine or `Replica(url, weight=2)`; a plain list gets the names
-            replica-1, replica-2, ... None at all is fine: every read then runs on the primary, read-only.
-        policy: how stale, how long, what otherwise.
-        on_event: called with a frozen value (`lagwise.events`) for whatever happens: a session is routed, a node's
-            standing changes, another node is promoted. It must not block; what it raises is logged and goes no further.
+            replica-1, replica-2, ... With no replica every read runs on the primary, read-only.
+        policy: how stale a read may be, how long it may wait, and what happens when no replica is fresh enough.
+        on_event: called with a frozen value (`lagwise.events`) for each event: a session is routed, a node's standing
+            changes, another node is promoted. The function must not block; an error in it is logged and not raised.
         session_options: as for `async_sessionmaker`; `expire_on_commit` is False unless given.
-        system: the cluster's system identifier, as `pg_controldata` prints it: nothing is ever written to, or read
-            from, a server of another cluster. Without it the node configured as primary says which cluster is ours,
-            or a majority of the nodes.
+        system: the cluster's system identifier, as `pg_controldata` prints it: a server of another cluster is never
+            written to or read from. Without it the node configured as primary says which cluster is ours, or a
+            majority of the nodes.
         engine_options: for the engines made from URLs, as for `create_async_engine`.
 
     Raises:
@@ -98,7 +98,7 @@ class Router:
 
     @property
     def blind(self) -> bool:
-        """Whether the monitor has been ended by something else than leaving the Router. Raises `NotOpen`."""
+        """Whether the monitor has ended while the Router is open: readings are no longer taken. Raises `NotOpen`."""
         return self._nodes.monitor.ended
 
     def require_open(self) -> None:

@@ -28,7 +28,7 @@ class Brought:
         slots: how many of them are slots.
         crowded: until when the crowd cookie holds a doubt, seconds since the epoch; 0 for none.
         ignored: why texts that look like tokens are none, each reason once.
-        client: a number for the tokens brought: requests that left together share it.
+        client: a number for the tokens brought: requests that were sent together share it.
     """
 
     token: CausalToken | None = None
@@ -43,7 +43,7 @@ NOTHING = Brought()
 
 
 class Reader:
-    """Reads tokens out of a request's headers; what is not signed by a secret of this application is left alone."""
+    """Reads tokens from a request's headers; text that no secret of this application signed is ignored."""
 
     def __init__(self, seal: Seal, jar: Jar) -> None:
         self._seal = seal

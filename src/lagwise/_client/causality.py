@@ -9,8 +9,8 @@ from lagwise._decide.route import Route
 from lagwise._decide.token import CausalToken, Position
 
 _current: ContextVar["Causality | None"] = ContextVar("lagwise_causality", default=None)
-# Clusters that Routers of this process have met. A token's entry for another one is not an error: it may
-# belong to another service's database, or to this one before it was moved.
+# System identifiers of the clusters that Routers of this process know. A token may have positions of other clusters:
+# of another service's database, or of this one before it was moved.
 known_systems: set[int] = set()
 # The sticky windows of the open Routers of this process: one token, and one cookie, serves them all.
 known_windows: list[float] = []
@@ -37,11 +37,11 @@ class Causality:
     __module__ = "lagwise"
 
     changes = 0
-    """How often something was added, or put in doubt: a session compares it with what it opened on."""
+    """How often a position or a doubt was added; a session compares this count with that of its opening."""
     refused = False
     """Whether the server has refused the latest COMMIT."""
     ignored: tuple[str, ...] = ()
-    """Why texts that the client brought were not taken for tokens; the first session that is watched tells of them."""
+    """Why texts that the client brought are no tokens; the first session of a Router with a watcher reports them."""
     _grew = False
     _window = 0.0
 
@@ -71,7 +71,7 @@ class Causality:
 
     @property
     def window(self) -> float:
-        """How long a client must keep its token, seconds: what it brought may be another Router's."""
+        """The longest sticky window that the token may serve, seconds: the client must keep it so long at least."""
         return max(self._window, *known_windows, 0.0)
 
     @property
@@ -85,9 +85,9 @@ class Causality:
         return bool(self._writing)
 
     def begin(self, system: int | None, window: float) -> "Commit":
-        """A write session has begun a transaction: the handle of its commit, which is not announced yet.
+        """Note a transaction that a write session begins; answers the handle of its commit, not announced yet.
 
-        `system` is the identifier of the cluster it is on, None for a database that needs no token.
+        `system` is the identifier of its cluster, None for a database that needs no token. `window` is in seconds.
         """
         commit = Commit(self._carriers(), system, window)
         for causality in commit.carriers:
@@ -95,7 +95,7 @@ class Causality:
         return commit
 
     def saw(self, position: Position, window: float) -> None:
-        """Something was read: later reads shall not be older than this."""
+        """Add the position of a read: later reads must not be older. `window` is the sticky window, seconds."""
         for causality in self._carriers():
             causality._window = max(causality._window, window)
             causality._seen, before = causality._seen.including([position]), causality._seen
@@ -103,13 +103,13 @@ class Causality:
             causality.changes += causality._seen != before
 
     def doubt(self) -> None:
-        """An answer leaves while a transaction is open: the client may learn of a write that is not committed yet."""
+        """Add a doubt: a response leaves while a transaction is open, so its client may learn of a write too early."""
         self._grew = True
         self._seen = self._seen.including([Position(system=0, in_doubt_at=whole_seconds())])
         self.changes += 1
 
     def _carriers(self) -> "tuple[Causality, ...]":
-        """This one, and all that it was entered inside of: what one grows by, those around it carry.
+        """This causality, and all those around it: they carry what it adds.
 
         Each is listed once, also where two tasks have entered one inside the other both ways.
         """
@@ -165,9 +165,10 @@ class Causality:
 
 
 class Commit:
-    """One transaction that writes, and its commit, which causalities wait to hear of.
+    """One transaction that writes, and its commit.
 
-    Not hearing is the conservative answer. An answer that the COMMIT should precede waits for `ended`.
+    Causalities count an announced commit as in doubt until this handle tells its outcome. A response that the COMMIT
+    should precede waits for `ended`.
     """
 
     __slots__ = ("carriers", "system", "window")
@@ -183,7 +184,7 @@ class Commit:
         return self in self.carriers[0]._pending
 
     def announce(self) -> None:
-        """COMMIT is about to be sent: it is in doubt until the handle says otherwise."""
+        """Count the commit as in doubt from now on; called before COMMIT is sent."""
         if self.system is None or self.announced:
             return
         for causality in self.carriers:
@@ -192,20 +193,20 @@ class Commit:
             causality._window = max(causality._window, self.window)
 
     def ended(self) -> None:
-        """It was committed, rolled back or closed. It can be called again, and does nothing then."""
+        """The transaction was committed, rolled back or closed. A second call does nothing."""
         for causality in self.carriers:
             causality._writing.discard(self)
 
     def at(self, position: Position) -> None:
-        """It succeeded, and this position of the primary was asked for afterwards."""
+        """COMMIT succeeded, and the primary told this position afterwards."""
         self._settle(position)
 
     def unplaced(self) -> None:
-        """It succeeded, or may have, and where is not known."""
+        """COMMIT succeeded, or may have, and its position is not known: the client is in doubt."""
         self._settle(Position(system=self.system or 0, in_doubt_at=whole_seconds()))
 
     def refused(self) -> None:
-        """The server said no: nothing was written."""
+        """The server refused COMMIT: nothing was written."""
         self._settle(None)
 
     def _settle(self, position: Position | None) -> None:

@@ -1,4 +1,4 @@
-"""Cookies that cannot regress, and whose number is bounded.
+"""Cookies in which an older token cannot replace a newer one, and whose number is bounded.
 
 A browser keeps the cookie that arrived last, and answers to one client may arrive in any order: the token of an
 older write could replace the newer one's. So a token is set twice: under the plain name, and in a slot named
@@ -6,10 +6,10 @@ after the token itself, which no other token overwrites. A request brings all of
 counts. An answer removes the slots that it covers: those whose token was verified and merged into its own.
 
 A client that writes a hundred times at once would get a hundred slots, and no proxy passes so many. Beyond a few, an
-answer goes into one crowd cookie instead, which says nothing but "read from the primary until then". Answers overwrite
-each other there, in any order, without harm: each speaks for a minute after it was made, so that an older one speaks
-for a newer one as well, unless it arrives more than a minute after the newer. No answer removes the crowd cookie: it
-might have been overwritten since the request left. It ends by its age.
+answer goes into one crowd cookie instead, which says only "read from the primary until then". Answers overwrite each
+other there, in any order, without harm: the doubt of each reaches a minute ahead, so that an older answer covers a
+newer one as well, unless it arrives more than a minute after the newer. No answer removes the crowd cookie: another
+answer may have overwritten it since the request left. The cookie expires by its age.
 """
 
 import re
@@ -31,7 +31,7 @@ _MOST_REMOVED = 16  # by one answer: the answer's headers must fit into a proxy'
 
 @dataclass(frozen=True)
 class Jar:
-    """How cookies are named and set: their attributes, and `Secure` for sites served over HTTPS only.
+    """Names of the cookies, and their Set-Cookie values with all attributes.
 
     Raises:
         ValueError: the name is no cookie's name.
@@ -92,11 +92,12 @@ class Jar:
 
 
 class Given:
-    """How many slots one client has been given lately, by this process: enough to know when it is one too many.
+    """How many slots this process has given to each client lately, so that no client gets too many.
 
-    A client is told by what it brought: requests that left together brought the same, and arrived together, however
-    slowly they are answered. A client that brings nothing is told by its address and the like, which several may share,
-    so its limit is higher. To be wrong either way costs reads on the primary, or a few more cookies; never a write.
+    A client is recognised by what it brought: requests that were sent together brought the same, and arrived together,
+    however slowly they are answered. A client that brings nothing is recognised by its address and headers, which
+    several may share, so its limit is higher. A mistake costs reads on the primary, or a few more cookies; it never
+    loses a write.
     """
 
     def __init__(self, *, seconds: float = 10.0, clients: int = 1024) -> None:
@@ -105,9 +106,9 @@ class Given:
         self._given: OrderedDict[object, tuple[float, int]] = OrderedDict()
 
     def another(self, client: object, most: int, arrived: float) -> bool:
-        """Whether this client may be given one slot more; counted when it may.
+        """Whether this client may get one more slot; it is then counted.
 
-        `arrived` is the moment, in seconds, at which the request arrived that is answered now.
+        `arrived` is when the request arrived that is answered now: seconds of a monotonic clock.
         """
         since, count = self._given.get(client, (arrived, 0))
         if arrived - since > self._seconds:

@@ -1,4 +1,4 @@
-"""A response that waits for the COMMIT of its own request: start and body are kept back for a moment."""
+"""A response that waits for the COMMIT of its own request: start and body are held back, for a limited time."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ class Hold:
 
     Args:
         send: where the messages go.
-        moment: seconds after the start.
+        moment: seconds from the start of the response until it is sent all the same.
         route: what the warning calls the endpoint.
         prepare: adds the token to the start, as late as possible.
     """
@@ -42,7 +42,7 @@ class Hold:
         self._timer = asyncio.get_running_loop().call_later(moment, self._start_leaving)
 
     async def pass_on(self, message: Message) -> None:
-        """What the application sends: kept, or sent when the response has left.
+        """Keep a message of the application, or send it when the response has left.
 
         A body without a length that comes in pieces is a stream: its COMMIT may come when it ends, so it leaves now.
         """
@@ -63,13 +63,13 @@ class Hold:
         await self._send(message)
 
     async def leave(self) -> None:
-        """The application has returned: what was kept is sent now."""
+        """Send what was kept: the application has returned."""
         self._start_leaving()
         assert self._leaving is not None
         await self._leaving
 
     def drop(self) -> bool:
-        """The application has raised: what was kept is never sent. False: it has left already."""
+        """Discard what was kept: the application has raised. False when it was sent already."""
         if self._leaving is not None:
             return False
         self._end()
@@ -77,7 +77,7 @@ class Hold:
         return True
 
     def abandon(self) -> None:
-        """The request was cancelled: nothing more is sent."""
+        """Send nothing more: the request was cancelled."""
         if not self.drop() and self._leaving is not None:
             self._leaving.cancel()
 
@@ -92,12 +92,12 @@ class Hold:
 
     async def _leave(self) -> None:
         if self._seen.writing:
-            # The client will have its answer before the COMMIT, and may ask for what it wrote before it is there.
+            # The client gets its answer before the COMMIT, and may read before the write is committed.
             self._seen.doubt()
             _warn(self._route)
         kept, self._kept = self._kept, []
         if self._seen.refused:
-            # Nothing was written, and what stands in between has kept the error to itself: the answer is not true.
+            # COMMIT was refused, and code in between has swallowed the error: the prepared answer would be false.
             kept = failure()
         self._prepare(kept[0])
         for message in kept:

@@ -1,4 +1,4 @@
-"""Signing: what comes back from a client is what was given to it."""
+"""Signing: proves that a token from a client is one that this application gave."""
 
 import hmac
 from base64 import urlsafe_b64encode
@@ -9,7 +9,7 @@ from lagwise._decide.token import CausalToken
 from lagwise.errors import InvalidToken
 
 _SALT = b"lagwise.causal-token"
-_SHORTEST, _LONGEST = 80, 1024  # characters; a token of one database takes 83, one of sixteen 650
+_SHORTEST, _LONGEST = 80, 1024  # characters; a token of one database takes 83, one of sixteen 643
 _SIGNATURE = 43  # characters of 32 bytes in base64 without padding
 # Clients bring the same token until they write again: the latest few hundred are verified once, in less than 1 MB.
 _REMEMBERED = 256

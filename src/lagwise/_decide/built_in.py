@@ -81,7 +81,7 @@ HARMLESS_IN_C = words(
     uuid_generate_v1 uuid_generate_v1mc uuid_generate_v4 gen_random_bytes gen_salt
     """
 )
-"""The like from uuid-ossp and pgcrypto: harmless where the language is C."""
+"""VOLATILE functions of uuid-ossp and pgcrypto that leave nothing in the session; only where their language is C."""
 
 EFFECTS = {
     **dict.fromkeys(
@@ -103,9 +103,9 @@ EFFECTS = {
         Effect.TRANSACTION,
     ),
     "setval": Effect.WRITES,
-    # Their arguments tell: see `settings`.
+    # The effect depends on the arguments: see `settings`.
     "set_config": Effect.OPAQUE | Effect.TOUCHES | Effect.TRANSACTION,
-    # STABLE, and yet they run what their arguments name: views.
+    # Declared STABLE, but they run the views that their arguments name.
     **dict.fromkeys(
         [f"{what}_to_{form}" for what in ("table", "schema", "database")
          for form in ("xml", "xml_and_xmlschema", "xmlschema")],

@@ -1,4 +1,4 @@
-"""What is known of the names a statement can reach: functions, operators, types, tables."""
+"""The catalog: what is known of the functions, operators, types and tables that statements name."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -77,13 +77,13 @@ class Judged:
 class Catalog:
     """What one database says of its names. The claims IMMUTABLE and STABLE are believed.
 
-    Equal only to itself: its judgements are kept with it, and go with it.
+    Equal only to itself: a catalog keeps its own judgements, and they are dropped with it.
     """
 
     volatile: Names = field(default_factory=Names)
     """Functions, aggregates among them, that are VOLATILE or make values of a type of `types`."""
     known: Names = field(default_factory=Names)
-    """Functions that are not."""
+    """All other functions: they leave nothing behind."""
     attributes: Collection[str] = frozenset()
     """The volatile ones that may be called as `row.name`."""
     volatile_operators: Names = field(default_factory=Names)
@@ -153,4 +153,4 @@ BUILT_IN = Catalog(
     known_operators=_built_in(OPERATORS),
     known_types=_built_in(TYPES),
 )
-"""What is known of every PostgreSQL, before a catalog was read."""
+"""What holds for every PostgreSQL server: used until a catalog has been read."""

@@ -6,7 +6,7 @@ from enum import Flag, auto
 class Effect(Flag):
     """What a statement may do, beyond answering: several at once, or NOTHING.
 
-    What is not known for certain counts as done: an effect too many costs a round trip, one too few a wrong answer.
+    An effect that cannot be ruled out is included: one too many costs a round trip, one too few a wrong answer.
     """
 
     NOTHING = 0
@@ -18,7 +18,7 @@ class Effect(Flag):
     OPAQUE = auto()
     """Runs code that cannot be seen, or could not be read. Comes with TOUCHES."""
     LIFTS = auto()
-    """Would lift the read-only fence, or the ground on which a later statement is judged."""
+    """Would lift the read-only fence, or change how the server reads later statements."""
     RESETS = auto()
     """RESET ALL, DISCARD ALL: undo settings, the fence among them."""
     BEGINS = auto()

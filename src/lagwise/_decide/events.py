@@ -1,4 +1,4 @@
-"""What happened, as frozen values: one seam for all who watch a Router."""
+"""What happened, as frozen values: for the log and for the application's watcher."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Refused(Event):
     Attributes:
         error: the class of the error that the session raises.
         write: whether the session may write.
-        waited: seconds the session waited in vain.
+        waited: seconds the session waited before it was refused.
     """
 
     __module__ = "lagwise.events"
@@ -126,11 +126,11 @@ class NodeUnreachable(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRefusesConnections(Event):
-    """A node lets no new connection in; it is read, and used, over those it has let in. Told once, likewise.
+    """A node refuses new connections; lagwise uses those that it has accepted. Told once, until the cause changes.
 
     Attributes:
         node: its name.
-        error: why, likewise.
+        error: why, in the server's own words, less hosts, ports, passwords and URLs.
     """
 
     __module__ = "lagwise.events"
@@ -167,7 +167,7 @@ class TwoPrimaries(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterUnconfirmed(Event):
-    """Nodes answer whose cluster nothing vouches for; none of them is used.
+    """Nodes answer, and nothing confirms that they are of our cluster; none of them is used.
 
     Attributes:
         nodes: their names.

@@ -11,7 +11,7 @@ class Failure(StrEnum):
     LOST = "lost"
     """The connection, or the node behind it, is gone. Another node may answer."""
     TIMEOUT = "timeout"
-    """The driver waited long enough. Another node may be quicker; once, for the statement may be the slow one."""
+    """The driver's time-out ended the statement. Another node is tried once: the statement itself may be slow."""
     CONFLICT = "conflict"
     """A replica cancelled the read in favour of replay. The node is well; another may answer."""
     CONNECT = "connect"
@@ -27,7 +27,7 @@ class Failure(StrEnum):
     NO_TRANSACTION = "no-transaction"
     """A cursor or savepoint where no transaction is open."""
     CALLER = "caller"
-    """Anything else: the statement's own affair."""
+    """Anything else: an error of the statement itself, raised as it is."""
 
     @property
     def elsewhere(self) -> bool:
@@ -78,7 +78,7 @@ def classify(
 
 
 class Kind(StrEnum):
-    """Why a node does not answer the monitor: a mistake in the configuration is told from an outage."""
+    """Why a node does not answer the monitor; a mistake in the configuration is distinguished from an outage."""
 
     PASSWORD = "wrong-password"  # noqa: S105 - a word for a refusal
     LOGIN = "login-refused"
@@ -109,7 +109,7 @@ class Kind(StrEnum):
 
     @property
     def remedy(self) -> str:
-        """What to do about a mistake, as half a sentence; empty for the others, which pass by themselves."""
+        """What to do about a mistake, as half a sentence; empty for the other kinds, which end without a change."""
         return _REMEDIES.get(self, "")
 
 
@@ -187,7 +187,7 @@ def cause_of(error: BaseException) -> Cause:
     """What kept a node from being read, judged by classes and SQLSTATE along the chain of causes.
 
     SQLAlchemy wraps what the driver raised (`orig`), the driver what the system did (`__cause__`).
-    What no driver and no operating system knows was raised by this application while it connected.
+    An exception that neither the driver nor the operating system raises comes from the application's own code.
 
     >>> str(cause_of(ConnectionRefusedError(111, "to 10.0.0.7")))
     'refused, ConnectionRefusedError'

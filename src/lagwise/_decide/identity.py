@@ -1,7 +1,7 @@
-"""Which cluster, and which timeline of it, is believed to be ours: who has said so, and when that stops to count.
+"""Which cluster, and which of its timelines, is believed to be ours; what confirms that, and what ends the belief.
 
-Two mistakes are possible. To believe a stranger sends the application's writes into another environment; to disbelieve
-one's own nodes stops the application. So belief needs a word that counts, and it can be lost again.
+Two mistakes are possible. Believing a server of another environment sends the application's writes there. Not believing
+our own nodes stops the application. So a belief needs a confirmation, and ends when the nodes contradict it for long.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _PROBES = 5  # probes, each with its time-out, that a contradiction must outlast
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a Router was told, as far as it concerns the judgement of its nodes.
+    """The settings of a Router that decide how its nodes are judged.
 
     Attributes:
         pinned: the system identifier that was configured; 0 for none.
@@ -76,8 +76,8 @@ class Identity:
     """The cluster and the timeline that positions are compared in.
 
     Attributes:
-        sure: the word of a pin, of the node configured as primary, or of a majority of the nodes stands behind
-            `system`; until then nothing is written.
+        sure: a pin, the node configured as primary, or a majority of the nodes confirms `system`; until then nothing
+            is written.
         leaders: the nodes that have been seen as a primary on this timeline: its acknowledged writes are there.
         doubt: what every node says instead.
         abandoned: the timeline of this cluster that was believed until the nodes had denied it for long enough; 0.
@@ -117,7 +117,7 @@ def believe(nodes: Sequence[Node], before: Identity, terms: Terms) -> tuple[Iden
     if primary is not None and primary.reading is not None:
         timeline = primary.reading.timeline
     else:
-        # A node alone that no replica follows does not vouch for a newer timeline.
+        # A lone node that no replica follows does not confirm a newer timeline.
         followed = [each.timeline for each in _own(voices, known.system) if each.role is Role.REPLICA]
         timeline = max([known.timeline, *followed])
     if timeline != known.timeline:
@@ -131,10 +131,10 @@ def believe(nodes: Sequence[Node], before: Identity, terms: Terms) -> tuple[Iden
 
 
 def claimants(voices: Sequence[Node], known: Identity) -> list[Node]:
-    """The nodes that may be the primary: those on the latest timeline that any node of this cluster speaks of.
+    """The nodes that may be the primary: those on the latest timeline that any node of this cluster has reported.
 
-    Another cluster's primary is no candidate, whatever its timeline. And none is a primary whose replicas, or whose
-    past here, speak of a later timeline: it is the old one come back.
+    A primary of another cluster is no candidate, whatever its timeline. Neither is a node below the latest timeline
+    that was seen here or that a replica reports: it is the old primary that has come back.
     """
     own = _own(voices, known.system)
     latest = max([known.timeline, *(reading.timeline for reading in own)], default=0)
@@ -168,7 +168,7 @@ def _cluster(nodes: Sequence[Node], voices: Sequence[Node], known: Identity, ter
 
 
 def _given_way(nodes: Sequence[Node], voices: Sequence[Node], before: Identity, terms: Terms) -> Identity:
-    """The belief itself; doubted while every node contradicts it, and given up when they have done so for long."""
+    """The belief, with a doubt while every node contradicts it; another belief when that has lasted long enough."""
     said = _contradiction(nodes, voices, before, terms)
     if said is None:
         return replace(before, doubt=None) if before.doubt is not None else before
@@ -181,8 +181,8 @@ def _given_way(nodes: Sequence[Node], voices: Sequence[Node], before: Identity, 
     system, timeline = said
     if system != before.system:
         return Identity(system=system, sure=True)
-    # Whatever a client brings may have been written on what was given up, also where a later promotion takes the
-    # same number again: it is compared with nothing until it has run out.
+    # A client's position may be of the timeline that was given up, also when a later promotion takes the same number
+    # again: positions are compared with nothing until such a one has expired.
     until = _latest(voices) + terms.patience + SKEW
     return Identity(system=system, timeline=timeline, sure=True, abandoned=before.timeline, suspect_until=until)
 

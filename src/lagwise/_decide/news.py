@@ -1,4 +1,4 @@
-"""What is worth telling about one View after another, as events."""
+"""The events that follow from a change between two Views."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ from lagwise._decide.view import View
 
 
 def news(before: View, now: View) -> Iterator[Event]:
-    """What has changed between two Views, by the nodes' names; nodes may have come and gone."""
+    """The events of the changes between two Views, by the nodes' names; a View may have other nodes than before."""
     was = {node.name: node.standing for node in before.nodes}
     for node in now.nodes:
         known = was.get(node.name)

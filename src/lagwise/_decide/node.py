@@ -63,7 +63,7 @@ class Reading:
         return (self.system, self.started, self.port) if self.started else None
 
     def stuck_since(self, earlier: "Reading | None") -> bool:
-        """Whether this primary holds log back that it has not flushed, and flushed nothing since."""
+        """Whether this primary has log that it has not flushed, and has flushed nothing since `earlier`."""
         return earlier is not None and earlier.flushed == self.flushed and 0 < self.flushed < self.lsn
 
 

@@ -1,4 +1,4 @@
-"""SQL text made a tree, by PostgreSQL's own parser (libpg_query), within bounds of size, depth and time."""
+"""Parses SQL text with PostgreSQL's own parser (libpg_query), within bounds of size, depth and time."""
 
 import re
 from importlib import import_module
@@ -60,7 +60,7 @@ def _statements(sql: str) -> list[Any] | None:
 
 
 def _on_a_stack_of_its_own(sql: str) -> list[Any] | None:
-    """As `_statements`, in a thread, whose stack the depth cannot overflow wherever this is called."""
+    """As `_statements`, in a thread whose stack is large enough for the deepest text."""
     found: list[list[Any] | None] = []
     thread = Thread(target=lambda: found.append(_statements(sql)), name="lagwise-parse", daemon=True)
     try:
@@ -70,7 +70,7 @@ def _on_a_stack_of_its_own(sql: str) -> list[Any] | None:
                 thread.start()
             finally:
                 stack_size(before)
-    except (RuntimeError, ValueError):  # no such stacks here, or no thread to be had
+    except (RuntimeError, ValueError):  # the platform has no such stacks, or no thread can start
         return None
     thread.join()
     return found[0] if found else None

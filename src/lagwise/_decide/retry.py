@@ -27,7 +27,7 @@ FIRST = Attempts()
 
 
 class LostTwice(Exception):  # noqa: N818 - the event, not a type of error
-    """The read failed twice on one node, where reads end up."""
+    """The read failed twice on one node, and no other node may serve it."""
 
 
 def after_failure(
@@ -38,17 +38,17 @@ def after_failure(
     sent: bool = True,
     still_answers: Callable[[str], bool] = lambda _node: True,
 ) -> Attempts | None:
-    """What to try next, or None: the error is the caller's.
+    """The attempts with which the read runs again, or None: the error goes to the caller.
 
     Args:
         attempts: what was tried before.
         node: where the read has failed.
         failure: how it failed.
-        sent: whether the statement was on its way; False when there was no connection yet.
+        sent: whether the statement may have been sent; False when there was no connection yet.
         still_answers: whether a node has answered its latest probe.
 
     Raises:
-        LostTwice: it has failed on this node before, and there is nowhere else.
+        LostTwice: the read has failed on this node before, and no other node may serve it.
     """
     if failure is Failure.STALE_PLAN:
         return None if attempts.replanned else replace(attempts, replanned=True)

@@ -40,11 +40,11 @@ _MAY_IMPROVE = frozenset({Reason.NONE_CAUGHT_UP, Reason.ALL_LAGGING, Reason.OTHE
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Route:
-    """Where a session goes and why. `node` is None when no node may serve it.
+    """The node of a session, and why. `node` is None when no node may serve the session.
 
     Attributes:
         on_replica: the node is a replica.
-        fell_back: a replica should have served this: it counts against the policy's `fall_back_limit`.
+        fell_back: the primary serves for want of a replica: the session counts against `fall_back_limit`.
         rival: another replica that was drawn, which `less_loaded` compares with `node`.
     """
 
@@ -72,9 +72,9 @@ class Demand:
         write: it may write.
         strong: it reads, but from the primary.
         timeline, floor: the position it must not read below; timeline 0 for none.
-        expired: the sticky window of that position has passed: drop it where it means nothing.
-        sticky: the client wrote something whose position is unknown.
-        doubted: it once did, and the sticky window has passed: harmless where staleness is bounded.
+        expired: the sticky window of that position has passed: a position that cannot be compared is dropped.
+        sticky: the client wrote something whose position is unknown, and the sticky window has not passed.
+        doubted: the client ever did that; after the window it is harmless, unless staleness has no bound.
         max_staleness: a bound for this read, seconds, instead of the policy's `max_lag`.
     """
 
@@ -128,14 +128,14 @@ def route(
     able = view.fresh(now - bound)
     reason = Reason.FRESH if able else Reason.ALL_LAGGING
     if not able and view.primary is None and demand.max_staleness is None:
-        # Staleness has no bound now. A floor is still a floor; without one it is the user's choice.
-        # A doubt, or a position of another timeline, ends with its window because every replica in rotation is younger
-        # than the write by then. Here nothing says so, and it does not end.
+        # Without a primary staleness has no bound. A floor still holds; for a client without one the policy decides.
+        # A doubt, or a position of another timeline, ends with its window because by then every replica in rotation is
+        # fresher than the write. Without a bound that is not known, so it does not end.
         reason = Reason.NO_PRIMARY
         uncovered = demand.doubted or (demand.timeline > 0 and not floor)
         able = len(view.rotation) if not uncovered and (floor or policy.without_primary == "serve") else 0
     if able and floor:
-        # A floor says what this client must see. How old the rest may be, the bound has said, or nothing can.
+        # The floor says what this client must see; the bound on staleness, where there is one, is in `able` already.
         able = min(able, view.caught_up(floor))
         if not able:
             reason = Reason.NONE_CAUGHT_UP
@@ -158,7 +158,7 @@ def limit_reached(policy: Policy, fallen_back: int) -> bool:
 
 
 def refusal(view: View, policy: Policy, chosen: Route, now: float) -> RoutingError:
-    """The error for a route that leads nowhere: names the nodes, why each does not qualify, and what to do."""
+    """The error for a route without a node: names the nodes, why each does not qualify, and what to do."""
     nodes = "; ".join(f"{node.name}: {_why(view, node, policy, now)}" for node in view.nodes)
     if view.primary is not None and chosen.reason is Reason.OTHER_TIMELINE and policy.fall_back:
         return NoPrimary(
@@ -213,13 +213,13 @@ def _floor(view: View, demand: Demand, now: float) -> LSN | None:
         return _ANY if demand.expired else None
     head = view.primary.reading if view.primary is not None else None
     if demand.expired and head is not None and head.at >= now and demand.floor > head.lsn:
-        # Not reached a whole window later: the log it stood in is lost. Waiting for it would be for ever.
+        # The primary has not reached the position a whole window later: its log is lost, and no replica will reach it.
         return _ANY
     return demand.floor
 
 
 def _pick(view: View, able: int, reason: Reason, draw: Callable[[], float]) -> Route:
-    """Two among the first `able` of the rotation, which may be one and the same."""
+    """The route to one of the first `able` nodes of the rotation, with a rival unless the same was drawn twice."""
     rotation = view.rotation
     if able == 1:
         return Route(rotation[0].name, reason, on_replica=True)

@@ -1,13 +1,13 @@
-"""What it means to set a setting: SET, RESET and set_config()."""
+"""The effects of statements that change a setting: SET, RESET and set_config()."""
 
 from typing import Any
 
 from lagwise._decide.effect import UNSEEN, Effect
 
 _FENCE = {"transaction_read_only", "default_transaction_read_only"}
-# Off, a backslash hides a quote: what follows would be read otherwise than the server reads it.
+# When it is off, a backslash escapes a quote: the text that follows would be parsed differently from the server.
 _GROUND = "standard_conforming_strings"
-# Gone when the transaction is over, however they were set.
+# Settings that end with the transaction, however they were set.
 _OF_TRANSACTIONS = {"transaction_read_only", "transaction_isolation", "transaction_deferrable"}
 _ON = {"on", "true", "yes", "1", "t", "y"}
 
@@ -18,7 +18,7 @@ def literal(node: Any) -> str | None:
     if cast is not None:
         kind = cast["typeName"]
         names = [part["String"]["sval"] for part in kind.get("names", [])]
-        # With a length, `::varchar(9)`, the cast cuts.
+        # With a length, `::varchar(9)`, the cast truncates.
         if names[-1:] not in (["text"], ["varchar"], ["bool"]) or kind.get("typmods") or kind.get("arrayBounds"):
             return None
         node = cast["arg"]

@@ -25,7 +25,7 @@ _PARTS = words(
     SQLValueFunction SelectStmt SetToDefault SortBy String TypeCast WindowDef XmlExpr XmlSerialize
     """
 )
-# Calls to servers that are older than their syntax.
+# Syntax that older servers read as a call of one of these functions.
 _SYNTAX = {
     "JsonFuncExpr": ("json_value", "json_query", "json_exists"),
     "JsonTable": ("json_table",),
@@ -39,7 +39,7 @@ _SYNTAX = {
     "JsonArrayAgg": ("json_arrayagg",),
     "MergeSupportFunc": ("merge_action",),
 }
-# Fields whose kind of node goes without saying.
+# Fields whose value does not name its kind of node.
 _FIELDS = frozenset({"typeName", "useOp", "relation", "intoClause"})
 _QUERIES = frozenset({"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
 _FIXED = {
@@ -74,7 +74,7 @@ _DISCARDS = {
 def effects_of(sql: str, catalog: Catalog = BUILT_IN) -> Effect:
     """What running this text does to its session; several statements in one text do what each of them does.
 
-    Kept with the catalog. Text too long to be read, or not PostgreSQL's, counts as code that cannot be seen.
+    The judgement is kept with the catalog. Text that is too long, or not PostgreSQL's, counts as unseen code.
 
     >>> effects_of("SELECT count(*) AS n FROM item WHERE lower(name) = $1")
     <Effect.NOTHING: 0>
@@ -133,7 +133,7 @@ def _statement(node: dict[str, Any], catalog: Catalog) -> Effect:
             return _query(statement["query"], catalog) | (Effect.TOUCHES if held else Effect.TRANSACTION)
         case "CopyStmt":
             return _copy(statement, catalog)
-    # What defines things runs code in many a place (defaults, index expressions, event triggers, extensions).
+    # DDL runs code in many places: defaults, index expressions, event triggers, extensions.
     return UNSEEN | Effect.WRITES
 
 

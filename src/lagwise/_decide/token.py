@@ -11,7 +11,7 @@ from lagwise.errors import InvalidToken
 
 _VERSION = 1
 _ENTRY = struct.Struct(">QIQII")  # system identifier, timeline, LSN, issued at, in doubt at
-_MOST = 16  # databases in one token: 16 make 605 characters, an eighth of what a cookie holds
+_MOST = 16  # databases in one token: 16 make 599 characters, a seventh of the 4,096 that a cookie may have
 SKEW = 60.0
 
 
@@ -56,7 +56,7 @@ class Position:
         """Whether a commit without a position is still inside the sticky window (seconds).
 
         Servers' clocks differ, and here an early end would uncover a stale replica: the window is
-        prolonged by a minute. It is for commits that were cut off, so that costs the primary little.
+        prolonged by a minute. Few commits are in doubt, so that costs the primary little.
         """
         return self.in_doubt_at > 0 and now <= self.in_doubt_at + window + SKEW
 
@@ -112,7 +112,7 @@ class CausalToken:
         newest = sorted(seen.values(), key=lambda p: (-max(p.issued_at, p.in_doubt_at), p.system))
         kept, dropped = newest[:_MOST], newest[_MOST:]
         if dropped:
-            # What has no room keeps its client on the primary of whichever cluster it was.
+            # A position without room becomes a doubt about every cluster: its client reads from the primary.
             doubt = max(max(p.issued_at, p.in_doubt_at) for p in [*dropped, kept[-1]])
             unnamed = next((p for p in kept if p.system == 0), Position(system=0))
             rest = [p for p in kept if p.system != 0][: _MOST - 1]

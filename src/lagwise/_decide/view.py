@@ -23,8 +23,8 @@ class View:
     Attributes:
         nodes: in the order of the configuration; the first is the one configured as primary.
         at: monotonic seconds when the latest probe in this picture was sent.
-        system, timeline: what is believed of the cluster; how surely, `identity` says.
-        alone: there is one server and no other to read from, however many names lead to it.
+        system, timeline: of the cluster that is believed to be ours; `identity` has whether that is confirmed.
+        alone: there is one server only, however many nodes lead to it.
         suspect_until: clients' positions are compared with nothing until then (monotonic seconds).
         leader: the latest primary's name and timeline, also while there is none; None before the first.
     """

@@ -1,4 +1,4 @@
-"""What a server said, in words fit for a log: without hosts, ports, passwords and URLs."""
+"""The text of a server's error for the log: without hosts, ports, passwords and URLs."""
 
 import re
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ _SECRET = tuple(
         r"[A-Za-z0-9+/_-]{32,}={0,2}",  # long and meaningless: a key or a token
     )
 )
-# https://www.postgresql.org/docs/current/auth-password.html: the server does not tell a stranger which it is.
+# https://www.postgresql.org/docs/current/auth-password.html: the server does not tell which it is.
 _ADDED = {"28P01": ", or the role does not exist: the server says the same of both"}
 
 

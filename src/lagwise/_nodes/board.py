@@ -1,4 +1,4 @@
-"""The board: the latest View, who waits for which reading, and what is told when one changes the picture."""
+"""The board: the latest View, the sessions that wait for a reading, and the events that a new View brings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,29 +12,29 @@ from lagwise._nodes.waiting import Queue
 
 
 class Board:
-    """Where watches write what they have heard. `view` is the latest picture; it is replaced, never changed."""
+    """Where watches write their readings. `view` is the latest picture; it is replaced, never changed."""
 
     def __init__(self, view: View, clock: Callable[[], float], tell: Watcher) -> None:
         self.view = view
         self.clock = clock
         self.vain = {node.name: 0 for node in view.nodes}
-        """For each node, how many probes in a row have brought nothing to those who wait."""
+        """For each node, how many probes in a row have woken no session that waits."""
         self._tell = tell
         self._opened = False
         self._news: dict[str, Node] = {}
         self._floors, self._times, self._histories = Queue(), Queue(), Queue()
 
     def heard(self, name: str, reading: Reading | None, cause: Cause | None) -> None:
-        """Publish a node's latest reading, or that there is none and why."""
+        """Publish a node's latest reading, or the cause why there is none."""
         self._publish(replace(self.view.node(name), reading=reading, cause=cause))
 
     def reading(self, name: str) -> Reading | None:
-        """The node's reading that is believed now."""
+        """The node's latest reading, or None while it is unreachable."""
         node = self._news.get(name) or self.view.node(name)
         return node.reading
 
     def awaited(self, name: str) -> bool:
-        """Whether a newer reading of the node may bring what others wait for."""
+        """Whether a newer reading of the node may wake sessions that wait."""
         if self._times or self._histories:
             return True
         return bool(self._floors) and self.view.node(name).standing is Standing.IN_ROTATION
@@ -47,7 +47,7 @@ class Board:
         return node.reading.at - node.fresh_at
 
     def open(self) -> None:
-        """Judge what was heard so far together: the first node to answer must not decide which cluster is ours."""
+        """Judge all first readings together: the first node to answer must not decide which cluster is ours."""
         self._opened = True
         self._publish()
 
@@ -65,7 +65,7 @@ class Board:
     def _wake(self, before: View, fresh: Mapping[str, Node]) -> None:
         view, woken = self.view, 0
         if view.system != before.system or view.timeline != before.timeline or _standings(view) != _standings(before):
-            # Other nodes may serve now, or none: a change of few moments, for all who wait to decide anew.
+            # Other nodes may serve now, or none: such changes are rare, so every session that waits decides anew.
             woken = sum(queue.reach() for queue in (self._floors, self._times, self._histories))
         elif view.rotation and (first := view.rotation[0]).reading is not None:
             woken = self._floors.reach(first.reading.lsn) + self._times.reach(first.fresh_at)

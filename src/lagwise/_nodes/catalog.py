@@ -6,7 +6,7 @@ from lagwise._decide.built_in import EFFECTS, HARMLESS, HARMLESS_IN_C
 from lagwise._decide.catalog import Catalog, Names
 
 MOST = 20_000
-"""Names held of one kind. Above that, harmless ones count as unknown; with more harmful ones, nothing is harmless."""
+"""The most names of one kind. Further harmless ones count as unknown; with more harmful ones, nothing is harmless."""
 
 # Everything is qualified: the role's search_path may shadow any name, operators too.
 _SQL = r"""
@@ -168,22 +168,23 @@ WHERE number OPERATOR(pg_catalog.<=) $4::pg_catalog.int8
 """
 
 
-async def read_catalog(driver: Any, timeout: float) -> Catalog:  # noqa: ASYNC109 - each trip has its own
+async def read_catalog(driver: Any, timeout: float) -> Catalog:  # noqa: ASYNC109 - each statement has its own
     """What the database of this asyncpg connection says of its names now; any role may ask, on a replica too.
 
-    One question of some 100 ms, a few hundred kilobytes. What is made or changed later is unknown, or as it was, until
-    it is read again. `timeout` is in seconds, for each of four trips. Raises what the driver raises.
+    The query takes some 100 ms and answers a few hundred kilobytes. Objects that are made or changed later are unknown,
+    or as they were, until the next reading. `timeout` is in seconds, for each statement; BEGIN and COMMIT have none, so
+    the caller bounds the whole. Raises what the driver raises.
     """
     arguments = sorted(HARMLESS), sorted(HARMLESS_IN_C), sorted(EFFECTS), MOST + 1
     async with driver.transaction(readonly=True):
-        # Compiled, it takes seconds.
+        # With JIT compilation the query takes seconds.
         await driver.execute("SET LOCAL jit = off", timeout=timeout)
         rows = await driver.fetch(_SQL, *arguments, timeout=timeout)
     found: dict[str, list[tuple[str, str]]] = {}
     for kind, schema, name in rows:
         found.setdefault(kind, []).append((schema, name))
     harmful = ("volatile", "attributes", "volatile_operators", "types", "relations", "written")
-    # What has an effect of its own is no news.
+    # Functions of `EFFECTS` have an effect of their own there.
     volatile = [(schema, name) for schema, name in found.get("volatile", ()) if not _explained(schema, name)]
     return Catalog(
         volatile=Names(volatile),

@@ -1,4 +1,4 @@
-"""Between the decision and the session: asks for a route, and waits a little for a better View."""
+"""Asks for a session's route, and waits a little for a better View."""
 
 from collections.abc import Callable
 
@@ -40,8 +40,8 @@ async def choose(
     if chosen.reason.may_improve and policy.catch_up and not avoid:
         chosen = await _catch_up(monitor, policy, demand(monitor.view), now, current, chosen)
     if chosen.node is None:
-        # A node that was lost a moment ago may only have lost one connection: ask it before saying no.
-        # So may a node that was promoted, when a token speaks of a timeline later than the view's.
+        # A node that was lost a moment ago may only have lost one connection: probe it before refusing the session.
+        # When a token has a later timeline than the view, another node was promoted: probe all of them.
         asked = monitor.clock()
         await monitor.settled(asked, asked + policy.probe_timeout, every=chosen.reason is Reason.OTHER_TIMELINE)
         chosen = current()

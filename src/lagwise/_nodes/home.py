@@ -1,4 +1,4 @@
-"""The event loop that a Router was opened in: its connections belong to that loop, and work in no other."""
+"""The event loop that a Router was opened in: its connections work in that loop only."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from lagwise.errors import NotOpen
 
 
 class Home:
-    """The loop, as long as the Router is open; in a forked child there is none."""
+    """The loop that the Router was opened in; None in a forked child."""
 
     __slots__ = ("__weakref__", "forked", "loop")
 
@@ -22,7 +22,7 @@ class Home:
         _homes.add(self)
 
     def elsewhere(self) -> NotOpen:
-        """What a session in another loop is told."""
+        """The error for a session in another event loop, thread or process."""
         where = "before this process was forked" if self.forked else "in another event loop, or another thread"
         return NotOpen(
             f"this Router was opened {where}, and its connections work only there: "

@@ -12,10 +12,10 @@ from lagwise.policy import Policy
 
 
 def meet(before: View, now: View) -> None:
-    """Know the cluster of this view: what a client brings of another one may be of ours, before it was moved.
+    """Register the cluster of this view as known. A position of an unknown cluster may be of ours, before it was moved.
 
-    A cluster that belief has left is unknown again: its positions mean the primary until their window ends, and then
-    nothing. Another Router of this process that is still there says so with its next reading.
+    A cluster that is no longer believed to be ours is unknown again: its positions mean the primary until their window
+    ends, and then nothing. Where another Router of this process uses it, that Router's next reading registers it again.
     """
     if now.system != before.system:
         known_systems.discard(before.system)
@@ -34,11 +34,11 @@ class Intent:
 
     @cached_property
     def plain(self) -> Demand:
-        """What it asks on behalf of a client that has seen nothing."""
+        """What the session asks for a client that has seen nothing."""
         return Demand(write=self.write, strong=self.primary, max_staleness=self.max_staleness)
 
     def demand(self, seen: Causality | None, policy: Policy, view: View) -> Demand:
-        """What it asks of the nodes in this view, given what its client has seen.
+        """What the session asks of the nodes in this view, given what its client has seen.
 
         A token's floor depends on which cluster the view is of.
         """

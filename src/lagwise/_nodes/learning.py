@@ -14,7 +14,7 @@ Read = Callable[[Any, float], Awaitable[Any]]
 
 
 class Learning:
-    """`value` is what `read(driver, timeout)` answered last, and `first` until then; `learned` is told of it."""
+    """`value` is the latest answer of `read(driver, timeout)`, `first` until then; `learned` is called with each."""
 
     def __init__(
         self, read: Read | None, first: Any, clock: Callable[[], float], learned: Callable[[Any], None] | None = None

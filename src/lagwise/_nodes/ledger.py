@@ -18,7 +18,7 @@ class Ledger:
 
     @property
     def remembers_reads(self) -> bool:
-        """Whether a client's reads must never go back in time either."""
+        """Whether a client's reads count as seen: the guarantee "session"."""
         return self._nodes.policy.guarantee == "session"
 
     def begin(self, node: str, seen: Causality) -> Commit:
@@ -27,7 +27,7 @@ class Ledger:
         return seen.begin(system, self._nodes.policy.sticky_window)
 
     async def committed(self, node: str, commit: Commit, driver: Any) -> None:
-        """A COMMIT succeeded on this connection of the driver: any position asked for from now on covers it."""
+        """Ask for the position of a COMMIT that succeeded on this driver's connection: a later position covers it."""
         reading = None
         try:
             server = self._nodes.servers.get(node)
@@ -42,13 +42,13 @@ class Ledger:
                 self._nodes.watcher(PositionAsked(node=node, found=found))
 
     def placed(self, node: str, commit: Commit, system: int, timeline: int, lsn: LSN) -> None:
-        """A COMMIT has said itself where it stands."""
+        """Take the position that the answer to COMMIT told."""
         commit.at(Position(system=system, timeline=timeline, lsn=lsn, issued_at=whole_seconds()))
         if self._nodes.watcher is not None:
             self._nodes.watcher(PositionAsked(node=node, found=True))
 
     async def has_read(self, node: str, seen: Causality) -> None:
-        """Remember how much a reader may have seen: what its node had replayed once it had read."""
+        """Remember how much the client may have seen: what the node had replayed after the read."""
         if not self._nodes.is_open:
             return
         monitor, policy = self._nodes.monitor, self._nodes.policy

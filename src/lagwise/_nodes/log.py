@@ -1,4 +1,4 @@
-"""The log is one of those who watch: what it says of the events, and how an application's watcher is called."""
+"""The log as a watcher of events, and how an application's watcher is called."""
 
 import logging
 from dataclasses import fields
@@ -20,7 +20,7 @@ from lagwise._decide.events import (
 )
 from lagwise._nodes.say import say
 
-# What the log tells of nodes: the word, and how loud. Of single sessions it tells nothing.
+# The level and the event word for each event of nodes. Events of single sessions are not logged.
 _WORDS: dict[type[Event], tuple[int, str]] = {
     NodeChanged: (logging.INFO, "node-changed"),
     Promoted: (logging.INFO, "promoted"),
@@ -41,7 +41,7 @@ def log_event(event: Event) -> None:
 
 
 def logging_too(watcher: Watcher | None) -> Watcher:
-    """A watcher of the nodes: the log, and then the application's watcher."""
+    """A watcher that calls the log, and then the application's watcher."""
     if watcher is None:
         return log_event
 
@@ -53,7 +53,7 @@ def logging_too(watcher: Watcher | None) -> Watcher:
 
 
 def tell_ignored(seen: Causality | None, watcher: Watcher) -> None:
-    """Tell, once, of what a client brought that is no token: the middleware that read it knows of no Router."""
+    """Report, once, the texts that a client brought and that are no tokens: the middleware knows no Router."""
     if seen is not None and seen.ignored:
         ignored, seen.ignored = seen.ignored, ()
         for why in ignored:
@@ -61,7 +61,7 @@ def tell_ignored(seen: Causality | None, watcher: Watcher) -> None:
 
 
 def watched_by(watcher: Watcher | None) -> Watcher | None:
-    """The application's watcher, made harmless: what it raises is logged, and the router goes on."""
+    """The application's watcher, guarded: an error in it is logged, and not raised."""
     if watcher is None:
         return None
 

@@ -1,4 +1,4 @@
-"""Reads every node, and wakes those who wait for exactly what a reading has brought."""
+"""Reads every node, and wakes the sessions whose wait a reading ends."""
 
 import asyncio
 import logging
@@ -22,11 +22,11 @@ from lagwise._nodes.watch import Watch
 from lagwise._pools.traffic import Traffic
 from lagwise.policy import Policy
 
-_AGES = 3600.0  # seconds; a bound for a wait that something else ends
+_AGES = 3600.0  # seconds; the bound of a wait that ends earlier for another reason
 
 
 class Monitor(Board):
-    """Watches the nodes, and publishes the View. What it tells of them, `tell` hears."""
+    """Watches the nodes, and publishes the View. `tell` is called with each event."""
 
     def __init__(
         self,
@@ -73,14 +73,14 @@ class Monitor(Board):
 
     @property
     def ended(self) -> bool:
-        """Whether watching has ended though nothing has stopped it: the View will not change any more."""
+        """Whether watching has ended without `stop()`: the View will not change any more."""
         return self._task is not None and self._task.done() and not self._stopped
 
     async def improved(self, reason: Reason, floor: int, since: float, deadline: float) -> bool:
         """Wait until a route that ended in this reason is worth deciding anew; False at `deadline`.
 
-        `floor` is the position that no replica has replayed, `since` the moment that no replica's picture is as
-        new as. The caller has just looked at the view, with no await since: nothing can have come between.
+        `floor` is the position that no replica has replayed, `since` the moment up to which no replica
+        has every commit. The caller has just looked at the view, with no await since: no reading can have come between.
         """
         seconds = deadline - self.clock()
         if reason is Reason.NONE_CAUGHT_UP:
@@ -92,9 +92,9 @@ class Monitor(Board):
         return await self._histories.wait(0.0, seconds)
 
     async def after(self, name: str, moment: float, deadline: float) -> Reading | None:
-        """A reading of this node that was asked for after `moment`, or None when that fails.
+        """A reading of this node from a probe sent after `moment`, or None when there is none by `deadline`.
 
-        Callers share readings: one that asks while a reading is in flight gets the next.
+        Both are monotonic seconds. Callers share readings: one that asks while a probe is in flight gets the next.
         """
         await self._tried(self._watches[name], moment, deadline)
         reading = self.view.node(name).reading
@@ -110,19 +110,19 @@ class Monitor(Board):
             await self._tried(watch, moment, deadline)
 
     def hurry(self, names: Iterable[str]) -> None:
-        """Ask for a newer reading of these nodes than the interval would bring; paced for all who ask."""
+        """Ask for a newer reading of these nodes than the interval would bring, at a bounded rate for all callers."""
         for name in names:
             self._watches[name].hurry()
 
     def lost(self, name: str, error: str) -> None:
-        """A request lost this node: forget its reading until the next probe, which is due at once."""
+        """Forget the reading of a node to which a session lost a connection, and probe the node at once."""
         node = self.view.node(name)
         if node.reading is not None:
             self._publish(replace(node, reading=None, cause=Cause(Kind.LOST, error)))
         self._watches[name].ask()
 
     def suspect(self, name: str) -> None:
-        """A session was refused a new connection to this node: probe over a new one, until one can be had."""
+        """Probe over new connections until one succeeds: a session got none, or its statement timed out."""
         self._watches[name].doubt()
 
     def drain(self, name: str, *, drained: bool) -> None:

@@ -30,7 +30,7 @@ from lagwise.policy import Policy
 
 
 class Nodes:
-    """The nodes by name. Constructing does nothing; they are watched between `start()` and `stop()`."""
+    """The nodes by name. The constructor connects to nothing; the nodes are watched between `start()` and `stop()`."""
 
     def __init__(self, pools: Mapping[str, Pools], policy: Policy, watcher: Watcher | None, terms: Terms) -> None:
         self.pools = pools
@@ -166,12 +166,12 @@ class Nodes:
     async def choose(
         self, intent: Intent, seen: Causality | None, *, avoid: frozenset[str] = frozenset(), holder: object
     ) -> Route:
-        """The route of a session past the nodes to `avoid`, and wait for it.
+        """Choose the route of a session, without the nodes to `avoid`, and wait where a better View may come.
 
-        `holder` takes one of the places on the primary that reads may fall back to, until `release(holder)`.
+        `holder` takes one of the `fall_back_limit` places on the primary, until `release(holder)`.
 
         Raises:
-            NoPrimary: there is none, and the session needs it.
+            NoPrimary: there is no primary, and the session needs it.
             NoReplica: no replica is fresh enough, and the policy does not let the read use the primary.
         """
         began = self.monitor.clock()
@@ -218,7 +218,7 @@ class Nodes:
             pools.traffic.catalog = catalog
 
     async def _close_pools(self) -> None:
-        """All at once: silent nodes cost one time-out together."""
+        """Close the pools of all nodes at the same time: several silent nodes cost one time-out together."""
         closing = (pools.close(self.policy.close_timeout) for pools in self.pools.values())
         for failed in await asyncio.gather(*closing, return_exceptions=True):
             if failed is not None:

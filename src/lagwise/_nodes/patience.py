@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 _TICKS = 20
-_ON_TIME, _LATE = 4, 1  # what a tick counts: a late one is evidence of this process, hardly of the server
+_ON_TIME, _LATE = 4, 1  # what a tick counts: a late one shows a busy process rather than a silent server
 
 
 class Patience:
-    """Calls `end` once a server had `seconds` to answer while this process could have heard the answer.
+    """Calls `end` when a server has not answered for `seconds` in which this process could have read the answer.
 
     A timer that has run out says nothing of a server when the event loop was busy with an endpoint, when other
     threads held the interpreter, or when the whole process was stopped: the answer lies in the socket, and uvloop

@@ -1,4 +1,4 @@
-"""Where the primary's log stands after a commit: asked on the connection that committed, shared by those who can."""
+"""The primary's position after a commit: asked on the connection that committed, and shared by other commits."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,10 +13,10 @@ class Positions:
     """One node's positions. At most one question is under way, however many commits end at once.
 
     A commit is covered by an answer to a question that was sent after it. So a commit that finds a question under
-    way waits for it to end and asks the next one, or finds that another has asked it meanwhile.
+    way waits for it to end and asks the next one, unless another commit has asked that one meanwhile.
 
     The silence of a node is shared as its answers are: `timeout`, seconds, counts from the first question that got
-    no answer, whatever becomes of that question, and when it has run out all who wait have no position.
+    no answer, whatever becomes of that question. When it has run out, all commits that wait have no position.
     """
 
     def __init__(self, *, timeout: float, clock: Callable[[], float]) -> None:
@@ -61,7 +61,7 @@ class Positions:
         try:
             reading = await ask(driver, alone=True, patience=patience, clock=self._clock)
         except BaseException as error:
-            driver.terminate()  # in which state the question left it is unknown
+            driver.terminate()  # the state of the connection is unknown
             if isinstance(error, Exception):
                 return None
             raise
@@ -73,7 +73,7 @@ class Positions:
         finally:
             self._under_way = None
             if patience.ran_out:
-                # Those who wait would have shared the next question's answer: they share its failure.
+                # Commits that wait would have shared the answer to the next question: they share its failure.
                 self._asked += 1
                 self._given_up, self._patience = self._asked, None
             self._forget_silence()

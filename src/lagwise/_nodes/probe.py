@@ -24,9 +24,9 @@ _REPLICA_TIMELINE = """
               FROM pg_catalog.pg_control_checkpoint() c, pg_catalog.pg_control_recovery() r))"""
 _PAGE = "pg_catalog.current_setting('wal_block_size')::pg_catalog.int4"
 _SEGMENT = "pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))"
-# To assign a transaction number is the least that makes a server flush its log, 0.2 s later (wal_writer_delay).
+# A transaction number is the cheapest request that makes a server flush its log, 0.2 s later (wal_writer_delay).
 # Reads on a primary write hint bits to the log, where checksums or wal_log_hints are on, and on an idle one
-# nothing flushes them for up to 15 s: its replicas would look as stale as that, and miss nothing.
+# nothing flushes them for up to 15 s: its replicas would look that stale, although they miss nothing.
 FLUSH = "SELECT pg_catalog.txid_current()"
 _READ = f"""
 SELECT in_recovery,
@@ -39,7 +39,7 @@ SELECT in_recovery,
        pg_catalog.current_setting('port')::pg_catalog.int4 AS port
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery OFFSET 0) AS role
 """
-# A Router with no replicas asks nothing about replay, nor which server this is.
+# A Router with no replicas does not ask about replay, nor which server this is.
 _READ_ALONE = f"""
 SELECT in_recovery,
        (SELECT system_identifier FROM pg_catalog.pg_control_system()) AS system,
@@ -57,9 +57,9 @@ _NEVER = 1e6  # seconds
 
 
 async def ask(driver: Any, *, alone: bool, patience: Patience, clock: Callable[[], float]) -> Reading:
-    """Ask a server, over this asyncpg connection, who it is and where it stands; `alone`: not about replay.
+    """Ask a server, over this asyncpg connection, for its identity and its position; `alone`: not for replay.
 
-    Where `patience` runs out the connection is terminated: to cancel a query waits for a server that may not
+    When `patience` runs out the connection is terminated: a cancellation would wait for a server that may not
     answer. Raises `TimeoutError` then, else whatever the driver raises.
     """
     at = clock()

@@ -1,4 +1,4 @@
-"""The monitor's own connection to one node, and what else a question can be asked over when there is none."""
+"""The monitor's own connection to one node, and the connections that replace it when there is none."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -19,9 +19,9 @@ _DEAD = 3  # how many idle connections of a pool may turn out to be dead before 
 class Prober:
     """Reads one node over a connection that no pool, and no request, can take away.
 
-    Where no new connection can be had, the question is asked over one that works: the prober's own older one, or
-    an idle one of the node's pools, borrowed for the length of the question. So a node that is full, and answers all
-    whom it has let in, is read as it is instead of being believed or given up.
+    Where no new connection is possible, the prober asks over one that works: its own older one, or an idle one of the
+    node's pools, borrowed for the length of the question. So a node that is full is still read, as long as the
+    connections that it has accepted work.
 
     `timeout` bounds the connect and each question, in seconds. `pooled` gives the engines of the node's pools.
     """
@@ -45,13 +45,13 @@ class Prober:
         self.lost: Callable[[], None] = lambda: None
         """Called when the server closes the connection between two probes."""
         self.doubted = False
-        """Whether a connection made earlier proves nothing: a session was refused a new one. Ends with a new one."""
+        """Whether an older connection proves nothing: a session got no new one, or timed out. A new one ends it."""
         self.refusal: Exception | None = None
         """Why the latest probe got no new connection, when it tried and was answered over an older one."""
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        """What must not be said of this node: its host and its password."""
+        """Texts that no log may contain: the node's host and its password."""
         url = self._source.url
         return tuple(str(each) for each in (url.host, url.password) if each)
 
@@ -66,9 +66,9 @@ class Prober:
         return any(checked_out(each.sync_engine.pool) for each in self._pooled())
 
     async def read(self) -> Reading:
-        """Ask the node who it is and where it stands.
+        """Ask the node for its identity and its position.
 
-        Raises whatever the driver raises: for a connect that failed, when nothing else answered either.
+        Raises whatever the driver raises: for a connect that failed, when no older connection answered either.
         """
         self.refusal = None
         if self._source.dialect.name != "postgresql":
@@ -83,7 +83,7 @@ class Prober:
                 except Exception:
                     if not driver.is_closed():
                         raise
-                    # The connection alone may be gone, with the question on its way: the node is asked once more.
+                    # Perhaps only the connection is gone, with the question in flight: ask the node once more.
             try:
                 connected = await self._connect()
             except Exception as error:
@@ -103,7 +103,7 @@ class Prober:
         return self._driver is not None and self._latest is not None
 
     async def run(self, call: Callable[[Any, float], Awaitable[Any]]) -> Any:
-        """What `call(driver, timeout)` answers on the prober's own connection; ended after two time-outs."""
+        """The answer of `call(driver, timeout)` on the prober's own connection, cut off after two time-outs."""
         driver = self._driver
         try:
             with Patience(2 * self._timeout, driver.terminate):
@@ -113,7 +113,7 @@ class Prober:
             raise
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a server's, not a task's
-        """End the connection, politely where the server answers within `timeout`, seconds."""
+        """Close the connection, gracefully where the server answers within `timeout`, seconds."""
         driver, self._driver = self._driver, None
         if driver is not None:
             with suppress(Exception), Patience(timeout, driver.terminate):
@@ -136,7 +136,7 @@ class Prober:
                 return await self._read(driver)
             except Exception:
                 raise refusal from None
-        # A node that did not answer would keep what is asked next waiting as well.
+        # A node that did not answer would let the next question wait as well.
         if not isinstance(refusal, TimeoutError):
             for engine in self._pooled():
                 for _ in range(_DEAD):
@@ -155,7 +155,7 @@ class Prober:
             try:
                 return await self._read(driver)
             except BaseException:
-                # In which state the question left the connection is unknown: no session shall have it.
+                # The state of the connection is unknown: no session may get it.
                 driver.terminate()
                 await connection.invalidate()
                 raise

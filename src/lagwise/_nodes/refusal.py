@@ -1,4 +1,4 @@
-"""Why a probe failed: whether the server has answered at all, and in which words."""
+"""Why a probe failed: whether the server has answered at all, and the words for the log."""
 
 from collections.abc import Iterable
 
@@ -10,21 +10,21 @@ BUSY = {Kind.FULL, Kind.STARTING}
 
 
 def answered(cause: Cause) -> bool:
-    """Whether PostgreSQL itself has said no: those whom it has let in may go on."""
+    """Whether PostgreSQL itself has refused: connections that it has accepted may go on."""
     return cause.sqlstate is not None and cause.kind not in {Kind.LOST, Kind.STOPPING}
 
 
 def silent(cause: Cause) -> bool:
-    """Whether the node has not answered. A mistake in this process, or a resolver's failure, is no silence of it.
+    """Whether the node has not answered. A mistake in this process, or a failure of the resolver, does not count.
 
-    A refused TCP connection is none of PostgreSQL's answers: a network refuses in the name of a host that is gone,
-    while the connections to it hang.
+    A refused TCP connection is not an answer of PostgreSQL: a network may refuse connections to a host that is gone,
+    while older connections to that host hang.
     """
     return not answered(cause) and cause.kind not in _OURS
 
 
 def words_of(error: BaseException, cause: Cause, hide: Iterable[str]) -> str:
-    """What a log may say of it: class, SQLSTATE and the driver's own words, less hosts, ports and secrets."""
+    """The words for the log: class, SQLSTATE and the driver's own words, less hosts, ports and secrets."""
     original = getattr(error, "orig", None) or error
     if cause.sqlstate is not None and getattr(original.__cause__, "sqlstate", None) == cause.sqlstate:
         original = original.__cause__

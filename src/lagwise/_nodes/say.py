@@ -1,4 +1,4 @@
-"""Log events that cannot hurt those who report them: what an application hangs into logging may raise."""
+"""Logs events; a logging filter or handler of the application's that raises does not harm the caller."""
 
 import logging
 from typing import Any

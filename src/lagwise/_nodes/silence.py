@@ -1,4 +1,4 @@
-"""How long a node has been silent, and what becomes of the reads that wait for it."""
+"""Measures how long a node has been silent, and cuts off the reads that wait for it."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from lagwise._nodes.patience import Patience
 class Silence:
     """Calls `abort` when a node has been silent for `after` seconds, and again every `interval` seconds.
 
-    Again, because reads that were on their way there when the node was given up shall wait no longer than the first.
+    It is called again because some reads reach the node after the first call; they must not wait longer.
     """
 
     def __init__(self, abort: Callable[[], None], *, after: float, interval: float) -> None:
@@ -22,12 +22,12 @@ class Silence:
         return self._counting is not None
 
     def begin(self, lasted: float) -> None:
-        """The node did not answer a probe that was sent `lasted` seconds ago; unanswered ones before it count more."""
+        """Count from a probe that was sent `lasted` seconds ago and not answered; a count under way goes on."""
         if self._counting is None:
             self._count(self._after - lasted)
 
     def over(self) -> None:
-        """The node has said something, be it a refusal."""
+        """Stop counting: the node has answered, perhaps with a refusal."""
         if self._counting is not None:
             self._counting.stop()
             self._counting = None
@@ -37,6 +37,6 @@ class Silence:
         self._counting.__enter__()
 
     def _end(self) -> None:
-        # First the next count: what `abort` runs into is not this node's concern.
+        # Begin the next count first: `abort` may raise.
         self._count(self._interval)
         self._abort()

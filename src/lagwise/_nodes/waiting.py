@@ -1,18 +1,18 @@
-"""Those who wait for a number to be reached, in its order: each is woken once, when it is."""
+"""Queues of waiters, in the order of the number they wait for; each is woken once, when it is reached."""
 
 import asyncio
 from bisect import bisect_left, bisect_right
 from itertools import count
 from math import inf
 
-_MOST = 10_000  # who comes when so many wait already does not wait
+_MOST = 10_000  # waiters; a further one does not wait
 
 
 class Queue:
     """Waiters in the order of what they wait for: a log position, or a moment.
 
-    A number that has been reached wakes a prefix: its cost is that of those who have what they want, however many
-    others wait. A waiter that is cancelled, or whose time is over, leaves nothing behind.
+    A number that is reached wakes a prefix: the cost depends on the waiters that are woken, not on how many others
+    wait. A waiter that is cancelled, or whose time is over, is removed.
     """
 
     __slots__ = ("_numbers", "_waiting")
@@ -25,9 +25,9 @@ class Queue:
         return len(self._waiting)
 
     async def wait(self, least: float, seconds: float) -> bool:
-        """Wait for `least` to be reached; False after `seconds`, or at once in a crowd.
+        """Wait for `least` to be reached; False after `seconds`, or at once when the queue is full.
 
-        Whether `least` has been reached already is the caller's to look at, with no await before the call.
+        The caller must check first whether `least` has been reached already, with no await between check and call.
         """
         if seconds <= 0 or len(self._waiting) >= _MOST:
             return False
@@ -45,7 +45,7 @@ class Queue:
                 del self._waiting[index]
 
     def reach(self, value: float = inf) -> int:
-        """Wake those who wait for `value` or less, and only those; how many."""
+        """Wake the waiters for `value` or less, and no others; answers how many."""
         if not self._waiting or self._waiting[0][0] > value:
             return 0
         index = bisect_right(self._waiting, value, key=_least)

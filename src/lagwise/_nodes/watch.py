@@ -1,4 +1,4 @@
-"""The reading loop of one node: when it is asked, what an answer, a refusal and silence mean, and who restarts it."""
+"""The reading loop of one node: when the node is probed, and what an answer, a refusal and silence mean."""
 
 import asyncio
 import logging
@@ -20,10 +20,10 @@ from lagwise._pools.traffic import Traffic
 from lagwise.policy import Policy
 
 _LEAST_GAP = 0.001  # seconds between the beginnings of any two probes of a node
-_GAP, _LONGEST_GAP = 0.002, 0.1  # seconds between two probes of a node that readers wait for, however many wait
-_GROWTH = 1.5  # of that gap, for each probe that brought nothing to those who wait
+_GAP, _LONGEST_GAP = 0.002, 0.1  # seconds between two probes of a node that sessions wait for, however many
+_GROWTH = 1.5  # of that gap, for each probe that woke no session
 _DOUBT_GAP = 0.1  # seconds between two new connections made because sessions were refused theirs
-_PART = 16  # how often, at most, a replica is asked in the time that it is behind
+_PART = 16  # the most probes of a replica in the time by which it is behind
 
 
 class Watch:
@@ -43,9 +43,9 @@ class Watch:
         self.name = name
         self.prober = prober
         self.tried = Queue()
-        """Those who wait for a probe sent at a moment, or later, to end: well or badly."""
+        """Waiters for the end of a probe that was sent at a moment or later, whether it succeeds or fails."""
         self.tried_at = -inf
-        """When the latest probe that has ended, well or badly, was begun."""
+        """When the latest probe that has ended was begun: monotonic seconds."""
         self._started_at = -inf
         self._asked_anew = -inf
         self._traffic = traffic
@@ -62,7 +62,7 @@ class Watch:
         prober.lost = self.ask
 
     async def run(self) -> None:
-        """Keep reading until cancelled; what fails outside of a probe is said, and the loop goes on."""
+        """Keep reading until cancelled; an error outside of a probe is logged, and the loop goes on."""
         try:
             while True:
                 try:
@@ -83,17 +83,17 @@ class Watch:
             await self.prober.close(min(self._policy.probe_timeout, self._policy.close_timeout / 2))
 
     def ask(self, moment: float = inf) -> None:
-        """Want a probe that begins after `moment`; one in flight that did will do."""
+        """Ask for a probe that begins at `moment` or later; one in flight that did is enough."""
         if not (self._asking and self._started_at >= moment):
             self._wake_at(self._started_at + _LEAST_GAP)
 
     def hurry(self) -> None:
-        """Want a newer reading than the interval would bring; paced for all who ask."""
+        """Ask for a newer reading than the interval would bring, at a bounded rate for all callers."""
         if not self._asking:
             self._wake_at(self._started_at + self._gap())
 
     def doubt(self) -> None:
-        """A session was refused a new connection: what an older connection answers proves nothing now."""
+        """Probe over a new connection: a session got none, or timed out, so answers over an older one prove nothing."""
         if not self.prober.doubted:
             self.prober.doubted = True
             self._wake_at(self._asked_anew + _DOUBT_GAP)
@@ -122,7 +122,7 @@ class Watch:
         refusal = self.prober.refusal
         cause = cause_of(refusal) if refusal is not None else None
         if cause is not None and self._shut(reading, cause):
-            # Its reads that only wait for a connection would wait in vain; those under way go on.
+            # Reads that only wait for a connection would wait in vain; reads under way go on.
             self._board.heard(self.name, None, cause)
             self._traffic.turn_away()
         else:
@@ -130,10 +130,11 @@ class Watch:
         self._report(refusal, cause)
 
     def _shut(self, reading: Reading | None, cause: Cause) -> bool:
-        """Whether a node that lets no connection in is to be left, though older connections may work.
+        """Whether to leave a node that refuses new connections, although older connections may work.
 
-        Sessions have met that. A replica has others in its place, unless it is only full and those it has let in
-        are served. A primary has no other in its place: what its connections can do, they do.
+        That is so when a session, too, got no new connection, and the node is a replica: others can serve instead.
+        A replica that is only full, or starting up, stays while its pools hold connections. Nothing can replace a
+        primary, so its connections are used as long as they work.
         """
         if not self.prober.doubted or reading is None or reading.role is not Role.REPLICA:
             return False
@@ -145,7 +146,7 @@ class Watch:
             self._silence.begin(self._clock() - self._started_at)
         else:
             self._silence.over()
-        # It answers, and sessions hold connections that work as far as is known: they report it when one does not.
+        # The node answers, and sessions hold connections to it: they report one that fails.
         believed = answered(cause) and known is not None and self.prober.in_use and not self._shut(known, cause)
         if not believed:
             self._board.heard(self.name, None, cause)
@@ -165,8 +166,8 @@ class Watch:
     async def _pause(self) -> None:
         """Sleep until the next probe is due.
 
-        Jitter, so that many processes do not probe in step; a node that is silent is asked less often. Else never
-        longer than the interval: from a node's silence to its first unanswered probe no more may pass.
+        The time has jitter, so that many processes do not probe in step. A silent node is probed less often. Another
+        node never waits longer than the interval, which bounds the time until its silence is noticed.
         """
         least, most = (1.0, 1.7) if self._silence else (0.75, 0.95)
         until = self._clock() + self._policy.probe_interval * random.uniform(least, most)  # noqa: S311 - no secret
@@ -183,7 +184,7 @@ class Watch:
                 self._alarm.cancel()
 
     def _gap(self) -> float:
-        """The more a replica is behind, and the longer in vain it was asked, the less often it is worth asking."""
+        """Seconds between two probes: more for a replica that is far behind, and for one that was asked in vain."""
         behind = self._board.behind(self.name)
         return min(max(behind / _PART, _GAP), _GAP * _GROWTH ** min(self._board.vain[self.name], 20), _LONGEST_GAP)
 

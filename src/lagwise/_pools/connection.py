@@ -19,9 +19,9 @@ _WAY_OUT = "Use a write session: db.write instead of db.read, in FastAPI WriteSe
 
 
 def takes_a_snapshot(statement: str) -> bool:
-    """Whether a statement has a snapshot before code of its own runs.
+    """Whether this statement takes a snapshot before it runs functions or other code.
 
-    Once a transaction has one, PostgreSQL lets nothing in it turn to read-write
+    Once a transaction has one, PostgreSQL refuses to make it read-write
     (https://www.postgresql.org/docs/current/sql-set-transaction.html). DO and CALL begin without.
     """
     return statement.lstrip("( \t\r\n")[:6].lower().startswith(_QUERIES)
@@ -36,14 +36,14 @@ class PooledConnection(Connection):
     touched = False
     """Whether a statement may have left something that outlives the session."""
     spoilt = False
-    """Whether it can only be closed: what it holds cannot be undone."""
+    """Whether a reset cannot undo what it holds, so that it must be closed."""
     engaged = False
     """Whether a READ ONLY transaction was asked for."""
     unsure = False
     """Whether code ran that may have lifted the fence for the transactions to come."""
 
     task: object = None
-    """The task that has taken it from its pool, the request that the task serves, and when: monotonic seconds."""
+    """The task that took it from its pool, the request that the task serves, and the time: monotonic seconds."""
     request: object = None
     since = 0.0
 
@@ -99,7 +99,7 @@ class PooledConnection(Connection):
             self.traffic.relearn()
 
     def engage(self, isolation: str = "READ COMMITTED") -> None:
-        """Run what follows in a READ ONLY transaction, until it ends; BEGIN goes with the next statement."""
+        """Run the following statements in a READ ONLY transaction, until it ends; BEGIN goes with the first."""
         if self.engaged or self.dialect.name != "postgresql":
             return
         adapter = self.connection.dbapi_connection
@@ -116,7 +116,7 @@ class PooledConnection(Connection):
             cursor.close()
 
     def disengage(self) -> None:
-        """The transaction has ended: what follows runs by itself again."""
+        """Return to AUTOCOMMIT: the transaction has ended."""
         self.engaged = False
         if self.closed or self.invalidated:
             return
@@ -158,7 +158,7 @@ class PooledConnection(Connection):
         return super().execution_options(**opt) if opt else self
 
     def close(self) -> None:
-        """As `Connection.close`; undo first what may have been left."""
+        """As `Connection.close`; first undo what statements may have left."""
         try:
             if self.engaged or self.touched:
                 self._restore()
@@ -178,14 +178,14 @@ class PooledConnection(Connection):
         try:
             self.reset()
         except BaseException as error:
-            # In which state it is cannot be known.
+            # The state of the connection is unknown.
             abandon(self)
             self.invalidate()
             if not isinstance(error, Exception):
                 raise
 
     def reset(self) -> None:
-        """Undo what was left, in one trip, or let the pool open another connection in its place."""
+        """Undo what statements have left, in one round trip, or let the pool open another connection in its place."""
         script = None if self.spoilt else restoration(self.info)
         if script is None:
             self.invalidate()
@@ -196,7 +196,7 @@ class PooledConnection(Connection):
 
 
 class _Reading(RootTransaction):
-    """The transaction of a connection for reads: none for the server, unless it was asked for."""
+    """The transaction of a connection for reads: the server has none, unless one was asked for."""
 
     __slots__ = ()
     connection: PooledConnection

@@ -18,14 +18,14 @@ _PATIENCE = 30.0  # seconds that a session waits for a connection, where its poo
 
 @dataclass(slots=True, eq=False)
 class Counters:
-    """What happened at one pool since the Router was made: counts; and who has a connection of it now."""
+    """Counts of what happened at one pool since the Router was made, and the connections in use now."""
 
     waits: int = 0
     waiting: int = 0
     timeouts: int = 0
     opened: int = 0
     out: WeakSet[Connection] = field(default_factory=WeakSet, repr=False)
-    """Connections that sessions were given; those that went back meanwhile are closed."""
+    """Connections that sessions got; those that went back to the pool are closed, and not in use."""
     _recently: deque[float] = field(default_factory=lambda: deque(maxlen=10_000), repr=False)
 
     def open(self, now: float) -> None:
@@ -44,7 +44,7 @@ class Counters:
         return (connection for connection in list(self.out) if not connection.closed)
 
     def longest_held(self, now: float, most: int = 5) -> list[float]:
-        """For how long the connections that were taken first have been held: seconds, the longest first."""
+        """For how long sessions have held their connections: seconds, the `most` longest, the longest first."""
         held: list[float] = [now - getattr(connection, "since", now) for connection in self.in_use()]
         return nlargest(most, held)
 

@@ -1,4 +1,4 @@
-"""What SQLAlchemy and the driver say: of an error, of a connection, of the server behind it."""
+"""What SQLAlchemy and the driver know of an error, of a connection, and of the server behind it."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -29,11 +29,11 @@ class NotConnected(RoutingError):  # noqa: N818 - the event, as its siblings are
 
 
 class WaitsForItself(RoutingError, PoolTimeout):  # noqa: N818 - the event, as its siblings are named
-    """A request wants one connection more than it holds, of a pool that has none: it would wait for its own end."""
+    """A task holds two connections of a full pool and needs a third: its sessions would wait for each other."""
 
 
 def failed_to_connect(error: Exception) -> bool:
-    """Whether this is what a server, the way to it, or the driver says; a listener's own mistake is not."""
+    """Whether the server, the network or the driver raised this error; a mistake in a listener is none of these."""
     return isinstance(error, OSError | DBAPIError | PostgresError | InterfaceError | InternalClientError)
 
 
@@ -71,7 +71,7 @@ def judge(error: BaseException | None, *, on_replica: bool) -> Failure:
 
 
 def _closed(error: BaseException | None) -> bool:
-    """The driver's own word for it, raw, from a connection that broke while it was being set up."""
+    """Whether this is asyncpg's own error for a closed connection: it comes unwrapped from a set-up that broke."""
     return isinstance(error, InterfaceError) and "closed" in str(error)
 
 
@@ -87,9 +87,9 @@ def run_driver(connection: Connection, sql: str) -> None:
 
 
 def abandon(connection: Connection) -> None:
-    """Close at once, without the goodbye that a dead node would never answer."""
+    """Close the socket at once: a graceful close would wait for the answer of a node that may be dead."""
     if connection.closed or connection.invalidated:
-        return  # to ask it for its driver's connection would open another
+        return  # its attribute for the driver's connection would open another one
     with suppress(Exception):
         terminate = getattr(driver_of(connection), "terminate", None)
         if terminate is not None:
@@ -97,17 +97,17 @@ def abandon(connection: Connection) -> None:
 
 
 def is_closed(connection: Connection) -> bool:
-    """Whether the driver knows that the connection is closed: what pool_pre_ping has to ask the server for."""
+    """Whether the driver knows that the connection is closed; pool_pre_ping would ask the server, one round trip."""
     closed: Callable[[], bool] | None = connection.info.get(IS_CLOSED)
     return closed is not None and closed()
 
 
 def in_hot_standby(connection: Connection) -> bool | None:
-    """Whether the server says, unasked, that it is in recovery; None before PostgreSQL 14, or from another driver."""
+    """Whether the server reports itself in recovery, without a query; None before PostgreSQL 14."""
     driver = driver_of(connection)
     closed: Callable[[], bool] | None = getattr(driver, "is_closed", None)
     if closed is None or closed():
-        return None  # closed, it cannot even be asked
+        return None  # a closed connection raises instead of answering
     said = getattr(driver.get_settings(), "in_hot_standby", None)
     return None if said is None else said == "on"
 

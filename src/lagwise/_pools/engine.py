@@ -1,4 +1,4 @@
-"""A node's pool as sessions use it: in turn, within a bound, and cut off when the node is silent."""
+"""A node's pool as sessions use it: they wait in turn, for a bounded time, and are cut off when the node is silent."""
 
 import asyncio
 from collections.abc import Callable
@@ -103,7 +103,7 @@ class RoutedEngine(OptionedEngine):
         return connection
 
     def _wait(self, task: asyncio.Task[Any], request: Causality | None) -> bool:
-        """Wait for one's turn, if there is anything to wait for; whether to use the reserve then."""
+        """Wait for the session's turn, unless a connection is available; whether to use the reserve then."""
         pool = self.pool
         if not self.tally.waiting and available(pool):
             return False
@@ -146,13 +146,13 @@ class RoutedEngine(OptionedEngine):
         )
 
     def abort(self) -> None:
-        """Cut off those that wait for an answer."""
+        """Cut off the sessions that wait for an answer."""
         for connection in self.tally.in_use():
             if connection.engine is self:
                 abandon(connection)
 
     def turn_away(self) -> None:
-        """Cut off those that wait for a connection."""
+        """End the wait of the sessions that wait for a connection."""
         self.attempts.abort()
         self.turns.turn_away()
 
@@ -169,7 +169,7 @@ class RoutedEngine(OptionedEngine):
         return connection
 
     def _another(self, connection: PooledConnection) -> PooledConnection:
-        """One in place of a connection that the driver knows to be closed: what pool_pre_ping asks the server."""
+        """Another connection in place of one that the driver knows to be closed; replaces pool_pre_ping."""
         for _ in range(_MOST_CLOSED):
             connection.invalidate()
             connection.close()
@@ -179,7 +179,7 @@ class RoutedEngine(OptionedEngine):
         raise ConnectionError("new connections are closed at once")
 
     def _failed(self, error: BaseException, task: asyncio.Task[Any]) -> None:
-        """No connection: say so in words, and let the next in line try."""
+        """Wake the next session in line, and raise a failure to connect in lagwise's own words."""
         if self.setup is not None:
             self.setup.give_up(task)
         if self.attempts.timed_out(task) and isinstance(error, asyncio.CancelledError):
@@ -203,7 +203,7 @@ class RoutedEngine(OptionedEngine):
 
     @property
     def gives_back_silently(self) -> bool:
-        """Whether its pool takes a connection back without a word to the server, and to anyone who might send one."""
+        """Whether its pool takes a connection back without sending anything, and without listeners that may send."""
         pool = self.pool
         listening = len(pool.dispatch.checkin)
         return not pool.dispatch.reset and listening == 1 and overflow(pool) == 0  # one too many is closed
@@ -215,10 +215,10 @@ class RoutedEngine(OptionedEngine):
         if failure is Failure.LOST:
             self.traffic.lost(name)
         elif failure is Failure.TIMEOUT:
-            # The statement's, or the node's: a probe tells. One slow statement must not cost others their node.
+            # A slow statement or a silent node: a probe tells. One slow statement must not end other sessions.
             self.traffic.suspect(name)
             if self.reads and connection is not None:
-                # SQLAlchemy would say goodbye to a node that may not answer, and wait for it: up to 2 s.
+                # SQLAlchemy would close gracefully, and wait up to 2 s for a node that may not answer.
                 abandon(connection)
         elif self.reads and isinstance(connection, PooledConnection):
             # asyncpg parses a statement before it looks at its arguments. When it refuses those, or a cursor,

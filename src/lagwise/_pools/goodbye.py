@@ -1,4 +1,4 @@
-"""How idle connections end: all at once, and within a bound."""
+"""Closes idle connections, all at the same time and within a time limit."""
 
 import asyncio
 from collections.abc import Iterable

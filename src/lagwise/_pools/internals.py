@@ -29,7 +29,7 @@ def most_overflow(pool: Pool) -> int:
 
 
 class OptionedEngine(OptionEngine):
-    """An engine that has the events and options of another one; those that are added later, too.
+    """An engine with the events and options of another one, also those that are added later.
 
     What `Engine.execution_options()` makes, which is public; its class is not.
     """
@@ -47,7 +47,7 @@ class OptionedEngine(OptionEngine):
         return self._proxied
 
     def hear(self) -> None:
-        """Notice listeners that the engine it is made from has got meanwhile."""
+        """Notice listeners that were added to the base engine meanwhile."""
         if self._proxied._has_events:
             self._has_events = True
 
@@ -119,10 +119,10 @@ def drop_resets(connection: Connection) -> None:
 
 
 class Lending:
-    """One session's use of the driver's connection. What it was given raises after `end()`.
+    """One session's use of the driver's connection. Objects that it got from the driver raise after `end()`.
 
     By this number asyncpg tells whether a statement, cursor or transaction is of the present lending: used after it,
-    they raise instead of running on a stranger's connection. It has no public name.
+    they raise instead of running on another session's connection. The number has no public name.
     """
 
     __slots__ = ("_before", "_driver")
@@ -138,12 +138,12 @@ class Lending:
 
 
 def lend(driver: Any) -> Lending:
-    """Lend asyncpg's connection; what is taken from it lives until the lending ends."""
+    """Lend asyncpg's connection; statements, cursors and transactions of it are valid until the lending ends."""
     return Lending(driver)
 
 
 def listen_first(target: Any, name: str, listener: Any) -> None:
-    """As `event.listen`, before those who listen already."""
+    """As `event.listen`, before the listeners that are there already."""
     event.listen(target, name, listener, insert=True)
 
 

@@ -1,4 +1,4 @@
-"""What the application has configured for its engines, and what of it is meant for which of them."""
+"""The engine options of an application, and which of them hold for which engine."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""COMMIT, and in the same message the question where it stands: a write's token costs no round trip."""
+"""COMMIT, and in the same message the query for its position: a write's token costs no round trip."""
 
 import re
 from typing import Any, NamedTuple
@@ -7,8 +7,8 @@ import asyncpg  # type: ignore[import-untyped]
 
 from lagwise._decide.lsn import LSN
 
-# What asyncpg's Transaction.commit() hands to Connection.execute(), which is public; tests/pools/test_placing.py fails
-# when it says something else, and the position is asked for after COMMIT then.
+# What asyncpg's Transaction.commit() passes to Connection.execute(), which is public. tests/pools/test_placing.py fails
+# when asyncpg passes something else; lagwise then asks for the position after COMMIT.
 SENT = "COMMIT;"
 # One simple query: PostgreSQL runs DO once COMMIT has ended its transaction. INFO is sent to the client whatever
 # client_min_messages says, and no server logs it by default. Whatever fails is silent: a standby has no such position.
@@ -23,16 +23,16 @@ _TOLD = re.compile(
     r"lagwise (-?[0-9]{1,20}) ([0-9A-F]{8})[0-9A-F]{16} ([0-9A-F]{1,8}/[0-9A-F]{1,8}) ([0-9]{1,10}) ([0-9]{1,12})",
     re.ASCII,
 )
-# What the server says where there is no plpgsql, or no right to it: not from within any function, and by the name of
-# its own C function, which no locale translates.
+# The server's errors without plpgsql, or without the privilege to use it: they come from outside any function, and
+# have the name of a C function of the server's, which no locale translates.
 _NO_LANGUAGE = {"42704": "ExecuteDoStmt", "42501": "aclcheck_error"}
-# COMMIT may have ended well, and what was sent with it have failed: cancelled, out of memory, a server's mistake.
+# COMMIT may have succeeded while the query sent with it failed: cancelled, out of memory, an internal error.
 _UNCERTAIN = frozenset({"42704", "42501"})
 _UNCERTAIN_CLASSES = frozenset({"53", "54", "57", "58", "XX"})
 
 
 class Place(NamedTuple):
-    """Where a COMMIT stands: everything committed before it is at or below this position of this cluster."""
+    """The position of a COMMIT: everything committed before it is at or below this position of this cluster."""
 
     system: int
     timeline: int
@@ -40,7 +40,7 @@ class Place(NamedTuple):
 
 
 class PlacingDriver(asyncpg.Connection):  # type: ignore[misc]
-    """asyncpg's Connection. Where a session waits for a commit's position, it asks for it in COMMIT's own message."""
+    """asyncpg's Connection, which can ask for the position of a commit in the message of COMMIT."""
 
     __slots__ = ("asks", "told", "unable")
 
@@ -75,7 +75,7 @@ def _lacks_plpgsql(error: Any) -> bool:
 
 
 def ask_with_commit(driver: Any) -> bool:
-    """Let this connection's next COMMIT ask where it stands; False where it cannot. End it with `told_place()`."""
+    """Let this connection's next COMMIT ask for its position; False where it cannot. Call `told_place()` afterwards."""
     if type(driver) is not PlacingDriver or driver.unable:
         return False
     driver.asks, driver.told = True, ""
@@ -83,7 +83,7 @@ def ask_with_commit(driver: Any) -> bool:
 
 
 def told_place(driver: PlacingDriver) -> Place | None:
-    """What COMMIT's message has told of its place, None for nothing; later ones ask no more."""
+    """The position that the answer to COMMIT has told, or None; later COMMITs do not ask."""
     driver.asks = False
     match = _TOLD.fullmatch(driver.told)
     if match is None:
@@ -94,6 +94,6 @@ def told_place(driver: PlacingDriver) -> Place | None:
 
 
 def may_have_succeeded(error: Any) -> bool:
-    """Whether this error of a COMMIT that asked may be that of the question: after a COMMIT that ended well."""
+    """Whether this error may come from the query sent with COMMIT, after a COMMIT that succeeded."""
     state = getattr(error, "sqlstate", None) or ""
     return state in _UNCERTAIN or state[:2] in _UNCERTAIN_CLASSES

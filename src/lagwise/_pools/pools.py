@@ -33,7 +33,7 @@ class Pools:
     """One node's engines. Made from a URL they are the Router's own; an AsyncEngine stays its owner's.
 
     Every node has two pools, whatever its role: one for sessions that write, which only a primary fills, and one for
-    sessions that read, whose connections the server lets do nothing else. Sessions that write use the pool of an
+    sessions that read, whose connections the server keeps read-only. Sessions that write use the pool of an
     AsyncEngine itself; for reads, and for the monitor, it has twins.
     """
 
@@ -59,7 +59,7 @@ class Pools:
         self._listening: list[tuple[Any, str, Callable[..., Any]]] = []
         self._engines: list[AsyncEngine] = []
         self._setups: dict[str, Setup] = {}
-        # Where one pool serves both, those who wait for it stand in one line.
+        # Where one pool serves both roles, sessions of both wait in one line.
         writing, turns = Counters(), Turns()
         self.tallies = {"writing": writing, "reading": Counters() if self.is_postgresql else writing}
         self._turns = {"writing": turns, "reading": Turns() if self.is_postgresql else turns}
@@ -98,12 +98,12 @@ class Pools:
 
     @cached_property
     def writes(self) -> RoutedEngine:
-        """What sessions that write connect by."""
+        """The engine `writing`, with the routing of sessions: they wait in turn and commit with a position."""
         return self._routed_engine(self.writing, "writing", WritingConnection, reads=False)
 
     @cached_property
     def reads(self) -> RoutedEngine:
-        """What sessions that read connect by."""
+        """The engine `reading`, with the routing of sessions: they wait in turn, and never write."""
         return self._routed_engine(self.reading, "reading", PooledConnection, reads=True)
 
     def _routed_engine(
@@ -126,9 +126,10 @@ class Pools:
         return made
 
     async def close(self, timeout: float = 2.0) -> None:  # noqa: ASYNC109
-        """Stop listening to the owner's engine, and dispose of the Router's own: within `timeout` seconds, or a few.
+        """Stop listening to the owner's engine, and dispose of the Router's own engines.
 
-        Idle connections say goodbye all at once; those that the server does not answer in time are cut off.
+        First idle connections are closed, all at the same time, then the pools are disposed of; each of the two may
+        take `timeout` seconds. Idle connections that the server does not answer in time are cut off.
         """
         for engine in (self.__dict__.get(name) for name in ("reads", "writes")):
             if engine is not None:
@@ -219,8 +220,8 @@ class Pools:
         self._listening.append((target, name, listener))
 
     def _failed(self, context: ExceptionContext) -> None:
-        # The listener sees the owner's own use of the engine too; that is not ours to judge. Without a connection
-        # it is the engine that failed to connect: it says so itself.
+        # The owner's own use of the engine comes here too, and is left alone. Without a connection the engine failed
+        # to connect, and reports that itself.
         engine, connection = context.engine, context.connection
         if isinstance(engine, RoutedEngine) and engine.traffic is self.traffic and connection is not None:
             error = context.sqlalchemy_exception or context.original_exception
@@ -229,8 +230,8 @@ class Pools:
                 raise translated from context.original_exception
 
     def _ran(self, _cursor: Any, statement: str, *rest: Any) -> None:
-        # An event of the dialect's, not of the engine's: for the sake of those, every connection joins the
-        # listeners of engine and connection anew, which costs more than everything else here together.
+        # An event of the dialect, not of the engine: with listeners of an engine's events, every new Connection joins
+        # the listeners of engine and connection again, which costs more than all the rest of this class.
         connection: Any = rest[-1].root_connection
         if isinstance(connection, PooledConnection) and connection.engine.traffic is self.traffic:  # type: ignore[attr-defined]
             connection.note(statement)

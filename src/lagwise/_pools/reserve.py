@@ -10,7 +10,7 @@ from lagwise._pools.driver import is_closed
 
 
 class Reserve:
-    """It has a pool of its own, of which one connection at a time is in use."""
+    """The reserve of one pool: it has a pool of its own, of which one connection at a time is in use."""
 
     def __init__(self) -> None:
         self.pool: Pool | None = None
@@ -18,16 +18,16 @@ class Reserve:
         self._promised = False
 
     def free(self) -> bool:
-        """Whether it can be had."""
+        """Whether the connection can be taken."""
         last = self._last()
         return not self._promised and (last is None or last.closed)
 
     def promise(self) -> None:
-        """From now on it cannot be had by another: it will be taken at once."""
+        """Keep the connection for the caller, who takes it at once."""
         self._promised = True
 
     def take(self, model: Pool, connect: Callable[[Pool], PooledConnection]) -> PooledConnection:
-        """The connection, of a pool like this one."""
+        """Take the connection, from a pool that is made like `model`."""
         try:
             if self.pool is None:
                 self.pool = model.recreate()

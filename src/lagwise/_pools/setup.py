@@ -1,4 +1,4 @@
-"""What a new connection gets before a session can have it, and how a used one becomes like new again."""
+"""Sets up each new connection before a session gets it, and makes the script that resets a used one."""
 
 import asyncio
 import re
@@ -54,7 +54,7 @@ _MOST_TEXT, _MOST_NAMES = 10_000, 100  # of what a listener sends: characters a 
 
 
 def restoration(info: Mapping[Any, Any]) -> str | None:
-    """The script, one trip, after which a connection is as it was when new; None: only closing it undoes its use.
+    """The script, one round trip, that makes a connection as it was when new; None: it can only be closed.
 
     `info` is the connection's. What the application's `connect` listeners have set is set again; a listener's
     prepared statement, temporary table or LISTEN cannot be made again by a script.
@@ -66,7 +66,7 @@ def restoration(info: Mapping[Any, Any]) -> str | None:
 class Setup:
     """How the connections of one pool are set up: in the pool's own `connect` event.
 
-    What fails there, or is cancelled, is never stored in the pool.
+    A connection whose set-up fails, or is cancelled, is never stored in the pool.
 
     Args:
         settings: what to set in each connection; in its startup packet too, unless the engine has an owner.
@@ -112,7 +112,7 @@ class Setup:
         return [(engine, "do_connect", connecting), (pool, "connect", begins), (pool, "connect", ends)]
 
     def give_up(self, task: asyncio.Task[Any] | None) -> None:
-        """This task's new connection was not finished: SQLAlchemy 2.0 would leave it open."""
+        """Close the connection that this task has not finished to set up: SQLAlchemy 2.0 would leave it open."""
         driver = self._unready.pop(task, None) if task is not None else None
         if driver is not None:
             driver.terminate()
@@ -128,7 +128,7 @@ class Setup:
         try:
             driver = await create(*args, **with_settings)
         except asyncpg.PostgresError as error:
-            # A pooler in between may know no startup parameters but its own: from now on they are SET.
+            # A pooler in between may refuse startup parameters that it does not know: from now on SET is used.
             if getattr(error, "sqlstate", None) != "08P01" or "startup parameter" not in str(error):
                 raise
             self._refused = True
@@ -189,7 +189,7 @@ class Setup:
                 own = await driver.fetch(_OWN, list(heard.names))
                 settings += [(name, value) for name, value in own if value is not None]
         except asyncpg.PostgresError:
-            return None  # it cannot be known, so that only closing undoes a use
+            return None  # the state is unknown: only closing the connection undoes a use
         if made["held"]:
             return None
         script = _RESET + (_DISCARD if self._writes else "")
@@ -206,7 +206,8 @@ class Setup:
 def autocommit(dialect: Any, adapter: Any) -> None:
     """Let a connection's statements run by themselves. Nothing is sent, unless a listener left a transaction open.
 
-    What it has set there it meant to stay: SQLAlchemy begins a transaction for each cursor.
+    That transaction is committed, not rolled back: the listener's settings are meant to stay, and SQLAlchemy begins a
+    transaction for each cursor.
     """
     adapter.commit()
     dialect.set_isolation_level(adapter, "AUTOCOMMIT")
@@ -214,11 +215,11 @@ def autocommit(dialect: Any, adapter: Any) -> None:
 
 
 class _Heard:
-    """What is sent over a connection while the application's listeners set it up."""
+    """The statements that the application's listeners send while they set a connection up."""
 
     def __init__(self) -> None:
         self.names: dict[str, None] = {}
-        """What may be settings of the application's own."""
+        """Names that may be settings of the application's own."""
         self.authorises = False
 
     def query(self, query: Any) -> None:

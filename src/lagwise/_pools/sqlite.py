@@ -26,7 +26,7 @@ def refuse_writes(engine: Engine) -> None:
 
 
 def allow_writes(connection: Connection) -> None:
-    """Lift the ban; a failed statement does not do it by itself."""
+    """Allow writes again; after a failed statement no event does it."""
     if connection.dialect.name != "sqlite":
         return
     cursor = connection.connection.cursor()

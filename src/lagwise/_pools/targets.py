@@ -15,7 +15,11 @@ PRIMARY = "primary"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
-    """A replica with more to say than its URL: `weight=2` takes twice the share of reads of `weight=1`."""
+    """A replica with a weight: `weight=2` takes twice the share of reads of `weight=1`.
+
+    Raises:
+        ValueError: `weight` is not a finite number above 0.
+    """
 
     __module__ = "lagwise"
 

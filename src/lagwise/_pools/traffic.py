@@ -23,7 +23,7 @@ class Traffic:
     """The use of one node, and what the monitor is told of it."""
 
     connect_timeout = 5.0
-    """How long a new connection may take, seconds: it is given up then, and reads go elsewhere."""
+    """How long a new connection may take, seconds; then it is given up, and a read goes to another node."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -36,17 +36,17 @@ class Traffic:
         self.catalog: Catalog = BUILT_IN
         """What the database says of the functions, operators and types that statements name."""
         self.relearn: Callable[[], None] = lambda: None
-        """Called when a statement names what the catalog does not have: it is read again, soon."""
+        """Called when a statement names something that is not in the catalog: the catalog is soon read again."""
         self.readers: list[Readers] = []
 
     def abort(self) -> None:
-        """The node is silent: cut off the reads that wait for it, so that they can run elsewhere."""
+        """Cut off the reads that wait for this silent node, so that they can run on another one."""
         for engine in self.readers:
             engine.abort()
             engine.turn_away()
 
     def turn_away(self) -> None:
-        """The node has not answered: a replica's reads that only wait for a connection go elsewhere."""
+        """Send a replica's reads that only wait for a connection to another node: this one has not answered."""
         if self.in_recovery():
             for engine in self.readers:
                 engine.turn_away()

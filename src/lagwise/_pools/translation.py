@@ -1,4 +1,4 @@
-"""A failure in lagwise's own words, where the database's say less."""
+"""lagwise's own errors for failures that the database's errors do not explain."""
 
 from lagwise._decide.failure import Failure
 from lagwise.errors import NoPrimary, ReadOnly, RoutingError

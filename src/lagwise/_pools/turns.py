@@ -1,4 +1,4 @@
-"""Who waits for a connection of one pool: in turn, asleep, and never for ever."""
+"""Lines of sessions that wait for a connection of one pool: in turn, and for a limited time."""
 
 import asyncio
 from collections import deque
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import monotonic
 
 _LOOK = 1.0
-"""Seconds after which the first in line looks again by itself: a detached connection leaves without a word."""
+"""Seconds after which the first in line checks the pool by itself: a detached connection leaves without an event."""
 _TICKS, _ON_TIME, _LATE = 20, 4, 1
 _PUNCTUAL = 0.02  # seconds; an idle event loop is no later than that
 
@@ -14,10 +14,10 @@ _PUNCTUAL = 0.02  # seconds; an idle event loop is no later than that
 class Turns:
     """The line at one pool, and at its reserve.
 
-    SQLAlchemy's own queue wakes a waiter and lets a newcomer take the connection before it runs. Here a newcomer
-    stands behind those who wait, and the one that waits for the network is not in line any more. One race remains: the
-    owner of an engine who uses its pool directly stands in no line, and may take what the first in line was woken
-    for. That one looks again, and keeps its place.
+    SQLAlchemy's own queue wakes a waiter, and a newcomer can take the connection before the waiter runs. Here a
+    newcomer waits behind the others, and a session that waits for the network has left the line. One race remains: the
+    owner of an engine can use its pool directly, without the line, and take the connection for which the first in line
+    was woken. The first in line then checks again, and keeps its place.
     """
 
     def __init__(self) -> None:
@@ -26,13 +26,13 @@ class Turns:
         self._kin: deque[_Place] = deque()
 
     def go_on(self) -> None:
-        """A connection came back, or may be opened: those who are first in line look."""
+        """Wake the first in each line: a connection came back, or may be opened."""
         for line in (self._first or self._line, self._kin):
             if line:
                 line[0].woken.set()
 
     def turn_away(self) -> None:
-        """Those who wait shall not wait here any longer."""
+        """End the wait of every session in line, with `TurnedAway`."""
         for place in (*self._first, *self._line):
             place.away = True
             place.woken.set()
@@ -40,13 +40,13 @@ class Turns:
     async def wait(
         self, available: Callable[[], bool], spare: Callable[[], bool], seconds: float, *, first: bool, kin: bool
     ) -> None:
-        """Wait until it is one's turn and a connection is `available()`, or the reserve is to `spare()`.
+        """Wait until a connection is `available()` and the caller is first in line, or the reserve is to `spare()`.
 
-        `first`: before those who hold nothing; `kin`: the reserve may be used.
+        `first`: wait before sessions whose task holds no connection; `kin`: the reserve may be used.
 
         Raises:
-            TimeoutError: not within `seconds`.
-            TurnedAway: the node is not worth waiting for.
+            TimeoutError: there was no connection within `seconds`.
+            TurnedAway: the node has not answered another session, or is silent.
         """
         place, deadline = _Place(), monotonic() + seconds
         lines = [self._first if first else self._line, *([self._kin] if kin else ())]
@@ -71,7 +71,7 @@ class Turns:
 
 
 class TurnedAway(Exception):  # noqa: N818 - the event, not a type of error
-    """The node did not answer another session: one that waits for a connection to it goes elsewhere."""
+    """The node does not answer: a session that waits for a connection to it goes to another node."""
 
 
 class _Place:
@@ -92,7 +92,7 @@ class _Place:
 
 
 class Connecting:
-    """The tasks that are about to get a connection of a node: each ends within a bound, or at once when told to.
+    """The tasks that connect to a node now: each is cancelled when its time is over, or at once by `abort()`.
 
     One timer for all: a pool gives an open connection without waiting, and then nothing is scheduled anew. The bound is
     counted in ticks, as `Patience` counts: a tick that comes late says that this process is busy, and counts a quarter.
@@ -106,30 +106,30 @@ class Connecting:
         self._due = 0.0
 
     def begin(self, task: asyncio.Task[object], bound: float) -> None:
-        """This task begins to connect, and may take `bound` seconds."""
+        """Note that this task begins to connect, and may take `bound` seconds."""
         self._running[task] = (self._counted, task.cancelling())
         if self._timer is None:
             self._arm(bound / _TICKS)
 
     def end(self, task: asyncio.Task[object]) -> None:
-        """It has its connection; told to end a moment too late, it is not cancelled."""
+        """Note that the task has its connection; undo a cancellation that came a moment too late."""
         self._running.pop(task, None)
         if self._ended and self._ended.pop(task, None) is not None:
             task.uncancel()
 
     def timed_out(self, task: asyncio.Task[object]) -> bool:
-        """It has failed: whether its cancellation came from here alone."""
+        """Note that the task has failed; whether this class alone has cancelled it."""
         self._running.pop(task, None)
         before = self._ended.pop(task, None)
         return before is not None and task.uncancel() <= before
 
     def abort(self) -> None:
-        """End all of them."""
+        """Cancel all tasks that connect now."""
         for task in list(self._running):
             self._cut_off(task)
 
     def close(self) -> None:
-        """No task connects any more."""
+        """Stop the timer: no task connects any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -20,14 +20,14 @@ class WritingConnection(PooledConnection):
     """
 
     pending: Commit | None = None
-    """What hears of the commit; without it no client carries a token."""
+    """The handle of the commit; None where no client carries a token."""
     committed_by_text = False
     lent = False
-    """Whether the application holds it, and through it the driver: what it commits there goes unseen."""
+    """Whether the application holds this connection, and so the driver: a commit through the driver is not seen."""
     place: Place | None = None
-    """Where the latest COMMIT stands, if it has said so itself."""
+    """The position of the latest COMMIT, if the answer to COMMIT has told it."""
     asked = False
-    """Whether the latest COMMIT was sent together with that question."""
+    """Whether the latest COMMIT was sent together with the query for its position."""
 
     def prepare_for(self, effect: Effect, statement: str) -> None:
         """Remember what the statement leaves, and announce a COMMIT in its text."""
@@ -47,7 +47,7 @@ class WritingConnection(PooledConnection):
         return bool(getattr(self.connection.dbapi_connection, "autocommit", False))
 
     def engage(self, isolation: str = "READ COMMITTED") -> None:
-        """A write session has the transactions that its application asks for."""
+        """Do nothing: a write session has only the transactions that its application begins."""
 
     def execution_options(self, **opt: Any) -> Connection:
         """As `Connection.execution_options`."""
@@ -64,12 +64,12 @@ class WritingConnection(PooledConnection):
         return _AnnouncedTwoPhase(self, self.engine.dialect.create_xid() if xid is None else xid)
 
     def announce(self) -> None:
-        """COMMIT is about to be sent: from here on the client is in doubt."""
+        """Put the client in doubt: COMMIT is about to be sent."""
         if self.pending is not None:
             self.pending.announce()
 
     def ask_place(self) -> Any:
-        """Let the COMMIT that is sent next say where it stands, where a client waits for that; the driver, or None."""
+        """Let the next COMMIT ask for its position, where a client needs it; answers the driver, or None."""
         self.place, self.asked = None, False
         if self.pending is None or self.pending.system is None or self.closed or self.invalidated:
             return None
@@ -78,12 +78,12 @@ class WritingConnection(PooledConnection):
         return driver if self.asked else None
 
     def hear_place(self, driver: Any) -> None:
-        """COMMIT has been answered, or has failed, on the driver that `ask_place()` gave."""
+        """Take the position from the driver that `ask_place()` gave, after COMMIT succeeded or failed."""
         if driver is not None:
             self.place = told_place(driver)
 
     def commit_failed(self, error: BaseException) -> None:
-        """COMMIT failed. Only where the server itself said no, it is certain that nothing was committed.
+        """Judge a COMMIT that failed: only a refusal by the server itself proves that nothing was committed.
 
         A cancelled COMMIT, or one whose connection broke, may have succeeded: it stays in doubt.
         """

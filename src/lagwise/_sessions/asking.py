@@ -1,4 +1,4 @@
-"""What is asked of a session and of its statements."""
+"""Questions about a session and its statements, and the errors of sessions that cannot go on."""
 
 import asyncio
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ def wants_stream(statement: Any, options: Mapping[str, Any] | None) -> bool:
 
 
 def left_behind(node: str) -> NoReplica:
-    """The error of a session that cannot move to its client's own write."""
+    """The error of a session that cannot move to a node that has its client's own write."""
     return NoReplica(
         f"this read session holds on to its connection to {node} (a transaction, a setting, a cursor), "
         "which does not show the client's own write. Read what was just written in a new session, or with "
@@ -42,7 +42,7 @@ def left_behind(node: str) -> NoReplica:
 
 
 def lost_twice(node: str, error: Exception) -> NoPrimary:
-    """The error of a read that failed twice on one node, where reads end up."""
+    """The error of a read that failed twice on one node, while no other node may serve it."""
     return NoPrimary(
         f"the connection to {node} was lost twice in one read ({type(error).__name__}), "
         "and no other node may serve it. Retry."

@@ -1,4 +1,4 @@
-"""Sessions for a block: what a read session forgets is refused, what a write session did is committed."""
+"""Sessions for a block: objects never flushed in a read session are refused, a write session is committed."""
 
 from types import TracebackType
 
@@ -10,14 +10,14 @@ from lagwise.errors import ReadOnly
 
 
 class _RoutedBlock(SessionBlock):
-    """A session for a block. Nothing is begun on entering, so that a first statement that fails can run elsewhere."""
+    """A session for a block. Entering begins no transaction, so that a failed first statement can run elsewhere."""
 
     async def __aenter__(self) -> AsyncSession:
         return await self.async_session.__aenter__()
 
 
 class ReadBlock(_RoutedBlock):
-    """Nothing is committed; what would be forgotten is refused, with `ReadOnly`."""
+    """Nothing is committed; objects added or deleted and never flushed raise `ReadOnly` at the end."""
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -30,7 +30,7 @@ class ReadBlock(_RoutedBlock):
 
 
 class WriteBlock(_RoutedBlock):
-    """Committed at the end; the application may commit before."""
+    """The session is committed at the end of the block; the application may commit before."""
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,4 +1,4 @@
-"""An application's session classes, made into routed ones, and what they listen to."""
+"""An application's session classes, made into routed ones, and their event listeners."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def routed(class_: type[AsyncSession], sync_class: type[Session]) -> tuple[type[
 def _sync(base: type[Session]) -> type[Session]:
     mixed = _mixed(RoutingSession, base)
     if not event.contains(mixed, "after_commit", _committed):
-        # First, because what an application's listener runs must find the transaction that it asks for.
+        # First: an application's listener may run statements, which need the transaction of the session.
         event.listen(mixed, "after_begin", _begun, insert=True)
         event.listen(mixed, "after_commit", _committed)
     return mixed
@@ -53,12 +53,12 @@ def _begun(session: Any, _transaction: SessionTransaction, connection: Any) -> N
         return
     lease.take(connection)
     if len(session.dispatch.after_begin) > 1 and not lease.intent.write:
-        # A listener of the application's prepares each transaction, with a role or a tenant: there must be one.
+        # A listener of the application's prepares each transaction (a role, a tenant), so the session needs one.
         lease.ask_for_transaction()
 
 
 def _committed(session: Session) -> None:
-    """After a COMMIT that succeeded; a released savepoint has none whose position is awaited."""
+    """Ask for the position of a COMMIT that succeeded; a released savepoint has no COMMIT to ask for."""
     lease: Lease | None = getattr(session, "lease", None)
     if lease is not None and lease.commits.await_position:
         await_only(lease.commits.settle())

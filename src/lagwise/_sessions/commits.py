@@ -1,4 +1,4 @@
-"""The commit of a session, from BEGIN until its place is known."""
+"""The commit of a session, from BEGIN until its position is known."""
 
 from lagwise._client.causality import Causality, Commit
 from lagwise._nodes.ledger import Ledger
@@ -18,21 +18,21 @@ class Commits:
         self._node = ""
 
     def begin(self, node: str, seen: Causality, connection: WritingConnection) -> None:
-        """A transaction begins on this node, over this connection."""
+        """Begin to follow a transaction on this node, over this connection."""
         self.close()
         self._node, self._connection = node, connection
         self._commit = connection.pending = self._ledger.begin(node, seen)
 
     @property
     def await_position(self) -> bool:
-        """Whether a COMMIT was sent whose position is not yet known, or none needs to be."""
+        """Whether `settle()` has work: a COMMIT without a position yet, or the end of a transaction that needs none."""
         commit, connection = self._commit, self._connection
         if commit is None or connection is None:
             return False
         return commit.announced or (commit.system is None and not connection.in_transaction())
 
     async def settle(self) -> None:
-        """COMMIT succeeded: find out where it stands."""
+        """Find the position of a COMMIT that succeeded."""
         commit, connection = self._commit, self._connection
         if commit is not None and commit.announced and connection is not None:
             if connection.place is not None:
@@ -42,7 +42,7 @@ class Commits:
         self.close()
 
     def close(self) -> None:
-        """The transaction is over; a commit of it whose place is not known stays in doubt."""
+        """The transaction is over; a commit whose position is not known stays in doubt."""
         commit, self._commit, self._connection = self._commit, None, None
         if commit is not None:
             commit.unplaced()

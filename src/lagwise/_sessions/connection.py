@@ -1,4 +1,4 @@
-"""A connection without a session: taken where the client may read or write, changed when its node fails."""
+"""Routing of a connection without a session: on a node that the client may use, replaced when its node fails."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,17 +18,17 @@ T = TypeVar("T")
 
 
 class ConnectionRouting:
-    """Does for a bare connection what a session does for itself."""
+    """Routes a connection without a session as a session routes itself."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
         self._busy = False
         self.inside = False
-        """Whether it has begun and not ended: only then another connection comes in the place of a lost one."""
+        """Whether the block has begun and not ended: only then a new connection replaces a lost one."""
 
     @property
     def connection(self) -> PooledConnection:
-        """The connection of the moment. Raises `RoutingError` when it was lost and no other came in its place."""
+        """The connection of the moment. Raises `RoutingError` when it was lost and not replaced."""
         if self.lease.connection is None:
             raise RoutingError("this connection was lost, and its block cannot go on. Begin a new one.")
         return self.lease.connection
@@ -40,19 +40,19 @@ class ConnectionRouting:
 
     @property
     def pinned(self) -> bool:
-        """Whether something lives in this very connection that no other one has."""
+        """Whether this very connection holds something that no other one has."""
         return self.bound
 
     @property
     def silent(self) -> bool:
-        """Whether to leave sends nothing to anyone, so that no cancellation can come between."""
+        """Whether `leave()` sends nothing, so that no cancellation can interrupt it."""
         return self.lease.ends_silently and not (self.lease.held and self.lease.remembers)
 
     async def settle_in(self, connection: PooledConnection) -> None:
-        """Prepare each connection, the first and those that take its place, before it is used."""
+        """Prepare each connection, the first one and each replacement, before its use."""
 
     async def settle_up(self, connection: Connection) -> None:
-        """Prepare each connection to go back."""
+        """Prepare each connection before it goes back to its pool."""
 
     async def enter(self) -> None:
         """Choose a node; a connection comes with the first statement. Raises what `db.read()` raises."""
@@ -76,7 +76,7 @@ class ConnectionRouting:
             except BaseException as error:
                 try:
                     again = isinstance(error, Exception) and lease.leave_failed_node(error)
-                finally:  # it raises when there is nowhere else
+                finally:  # it raises when no other node may serve
                     lease.put_down()
                     await to_the_end(_end(connection))
                 if not again:
@@ -85,7 +85,7 @@ class ConnectionRouting:
                 return
 
     async def confirm(self) -> None:
-        """See that there is a connection, and that it has what the client has written since it was chosen.
+        """Take a connection unless there is one; leave a node that lacks what the client has written since.
 
         Raises:
             NoReplica: the client has written meanwhile, and holds on to a connection that does not show it.
@@ -130,7 +130,7 @@ class ConnectionRouting:
             self._busy = False
 
     async def run_unretried(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Run what is the caller's own, where its client's writes are: what it hands out meanwhile cannot be known."""
+        """Run a call once, where the client's writes are: it may return something before it fails."""
         self._begin_alone()
         try:
             await self.confirm()
@@ -164,7 +164,7 @@ class ConnectionRouting:
             await to_the_end(self._depart())
 
     async def leave(self) -> None:
-        """Give the connection back. Cancelled or not, it ends."""
+        """Give the connection back; a cancellation does not interrupt this."""
         self.inside = False
         if self.lease.connection is None:
             self.lease.end()
@@ -183,7 +183,7 @@ class ConnectionRouting:
             lease.end()
 
     async def _depart(self, *, silently: bool = False) -> None:
-        # Taken at once: a caller that is cancelled meanwhile, and leaves, finds nothing to do a second time.
+        # Taken first: a caller that is cancelled meanwhile and leaves again must find nothing to do.
         connection = self.lease.connection
         self.lease.put_down()
         if connection is None or connection.closed:
@@ -191,7 +191,7 @@ class ConnectionRouting:
         try:
             await self.settle_up(connection)
             if not self.lease.nodes.is_open:
-                await _end(connection)  # its pool is no more, and would not close it
+                await _end(connection)  # its pool is disposed of, and would not close it
             if silently:
                 connection.close()
             else:
@@ -203,11 +203,11 @@ class ConnectionRouting:
             await _end(connection)
             if not lost or self.lease.intent.write:
                 raise
-            # The caller has read what there was to read; only the goodbye to a dead connection failed.
+            # The caller has its rows already; only closing the dead connection failed.
 
 
 async def _end(connection: Connection | None) -> None:
-    """Close a connection that has failed: in which state it is cannot be known."""
+    """Close a connection that has failed: its state is unknown."""
     if connection is not None and not connection.closed:
         with suppress(Exception):
             await greenlet_spawn(connection.invalidate)

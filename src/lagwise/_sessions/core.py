@@ -34,7 +34,7 @@ class _BlockOfTheCallers(AsyncTransaction):
 class RoutedConnection(AsyncConnection):
     """An AsyncConnection on one node, read-only wherever it lands. It has no node until it is entered, or awaited.
 
-    Its first statement runs elsewhere when its node fails. With `begin()` it stays: what the block has seen holds.
+    Its first statement runs on another node when the node fails. After `begin()` the connection stays on its node.
     """
 
     def __init__(self, lease: Lease) -> None:
@@ -67,7 +67,7 @@ class RoutedConnection(AsyncConnection):
         await self.close()
 
     async def close(self) -> None:
-        """Give the connection back. It can be called again, and does nothing then."""
+        """Give the connection back. A second call does nothing."""
         self._ended = self._ended or self._routing.inside
         await self._routing.leave()
 
@@ -105,7 +105,7 @@ class RoutedConnection(AsyncConnection):
             await self._routing.rest()
 
     async def execute(self, *args: Any, **kw: Any) -> Any:
-        """As `AsyncConnection.execute`, where it succeeds and has what the client wrote."""
+        """As `AsyncConnection.execute`, on a node that answers and has what the client wrote."""
         return await self._run(super().execute, *args, **kw)
 
     async def exec_driver_sql(self, *args: Any, **kw: Any) -> Any:
@@ -132,7 +132,7 @@ class RoutedConnection(AsyncConnection):
             await to_the_end(result.close())
 
     async def run_sync(self, *args: Any, **kw: Any) -> Any:
-        """As `AsyncConnection.run_sync`, where there is what the client wrote. It is never run twice."""
+        """As `AsyncConnection.run_sync`, on a node that has what the client wrote. It never runs twice."""
         run = super().run_sync
         return await self._hold(lambda: run(*args, **kw), unseen=True)
 
@@ -155,10 +155,10 @@ class RoutedConnection(AsyncConnection):
         return _BlockOfTheCallers(self, nested=True)
 
     async def execution_options(self, **opt: Any) -> AsyncConnection:
-        """As `AsyncConnection.execution_options`; they go where the connection goes.
+        """As `AsyncConnection.execution_options`; the options also hold for a connection that replaces a lost one.
 
         Raises:
-            ReadOnly: how its transactions are begun is the router's to say.
+            ReadOnly: an option sets the isolation level or the access mode.
         """
         if fixed := sorted(_FIXED & opt.keys()):
             raise ReadOnly(

@@ -22,12 +22,12 @@ class CoreRouting(ConnectionRouting):
 
     @property
     def bound(self) -> bool:
-        """Whether a block of the caller's own is open, or the caller holds the connection itself."""
+        """Whether a transaction block of the caller's is open, or the caller holds the connection itself."""
         self._notice_ends()
         return super().bound
 
     def confirm_current(self) -> bool:
-        """Likewise, with the blocks that are open now."""
+        """As `ConnectionRouting.confirm_current`, with the blocks that are open now."""
         self._notice_ends()
         return super().confirm_current()
 
@@ -39,22 +39,22 @@ class CoreRouting(ConnectionRouting):
 
     @property
     def snapshot_taken(self) -> bool:
-        """Likewise; the caller may have ended the transaction in which something was read."""
+        """Whether something was read in the transaction of the moment; the caller may have ended an earlier one."""
         connection = self.lease.connection
         return self._taken and connection is not None and connection.in_transaction()
 
     async def settle_in(self, connection: PooledConnection) -> None:
-        """Hand it over."""
+        """Give the connection to the AsyncConnection."""
         self._taken = False
         self._given(connection)
 
     async def note_read(self) -> None:
-        """Likewise, and in this transaction."""
+        """As `ConnectionRouting.note_read`; also notes a read in this transaction."""
         self._taken = True
         await super().note_read()
 
     async def confirm(self) -> None:
-        """After a loss that the caller has rolled back, go on by the same way as at first."""
+        """As `ConnectionRouting.confirm`; after a loss that the caller has rolled back, choose a node again."""
         connection = self.lease.connection
         if connection is not None and connection.invalidated and not connection.in_transaction():
             await to_the_end(self._depart())

@@ -1,4 +1,4 @@
-"""The driver's own connection, asyncpg's, out of the same pools and under the same promise."""
+"""The driver's own connection, asyncpg's, from the same pools and with the same promises."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from lagwise._sessions.lent import LentConnection
 
 @asynccontextmanager
 async def reading(lease: Lease) -> AsyncIterator[Any]:
-    """A connection that reads, on the chosen node; it comes with the first statement."""
+    """A connection that reads, on the chosen node; it is taken with the first statement."""
     async with _lent(lease) as (_, connection):
         yield connection
 

@@ -22,30 +22,30 @@ T = TypeVar("T")
 
 
 class DriverRouting(ConnectionRouting):
-    """Keeps the promise of a session for a caller who holds asyncpg's own connection."""
+    """Keeps the promises of a session for a caller who holds asyncpg's own connection."""
 
     def __init__(self, lease: Lease) -> None:
         super().__init__(lease)
         self.transaction: Any = None
-        """The transaction that holds the promise, where there is one: the caller's are savepoints in it."""
+        """The transaction of the routing itself, or None: the caller's transactions are savepoints in it."""
         self.spoilt = False
         """Whether the driver was changed in ways that cannot be undone: codecs, listeners."""
         self._lending: Lending | None = None
 
     @property
     def bound(self) -> bool:
-        """Likewise inside a transaction of the caller's."""
+        """Whether the caller holds this connection, or has a transaction open in it."""
         connection = self.lease.connection
         return super().bound or (connection is not None and self.transaction is None and _in_transaction(connection))
 
     @property
     def pinned(self) -> bool:
-        """Likewise in a transaction that a statement has asked for."""
+        """Whether the connection is bound, or in a transaction that a statement has asked for."""
         return self.bound or (self.transaction is not None and not self.lease.intent.snapshot)
 
     @property
     def silent(self) -> bool:
-        """A connection that is closed for good says goodbye."""
+        """Whether `leave()` sends nothing: not where a transaction is rolled back, or the connection is closed."""
         return not self.spoilt and self.transaction is None and super().silent
 
     async def enter(self) -> None:
@@ -93,7 +93,7 @@ class DriverRouting(ConnectionRouting):
             await driver_of(connection).execute("SELECT 1")
 
     def judge(self, statement: str) -> None:
-        """Remember what a statement leaves that the driver is about to run in a transaction of the caller's."""
+        """Remember what this statement of the caller's transaction leaves. Raises as `prepare_for()`."""
         connection = self.connection
         self._heed(effects_of(statement, connection.catalog), connection)
 
@@ -102,9 +102,9 @@ class DriverRouting(ConnectionRouting):
         connection.remember(effect)
 
     async def keep_fenced(self) -> None:
-        """Unseen code ran in a transaction that the caller has ended: a READ ONLY one holds all that follows.
+        """Begin a READ ONLY transaction for all that follows, after unseen code in a transaction that has ended.
 
-        Not at the next statement: one that was prepared before runs without a word to this class.
+        Not at the next statement: a statement that was prepared before runs without a call to this class.
         """
         connection = self.lease.connection
         if connection is None or not connection.unsure or self.lease.intent.write:
@@ -117,7 +117,7 @@ class DriverRouting(ConnectionRouting):
                 raise
 
     async def settle_up(self, connection: Connection) -> None:
-        """End what is open, and do not give back what cannot be cleaned."""
+        """Roll back an open transaction, and close a connection that cannot be cleaned."""
         self._look_for_commit(connection)
         transaction, self.transaction = self.transaction, None
         try:
@@ -160,7 +160,7 @@ class DriverRouting(ConnectionRouting):
             await super().rest()
 
     async def commit(self) -> None:
-        """COMMIT, and keep what it says of the client's writes: where it stands, refused, or in doubt."""
+        """COMMIT, and note the outcome for the client: the position, refused, or in doubt."""
         connection = self.lease.connection
         if connection is None:
             return  # nothing was run
@@ -172,7 +172,7 @@ class DriverRouting(ConnectionRouting):
             await self.translating_errors(transaction.commit, connection)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):
-                abandon(connection)  # it may be in the middle of anything
+                abandon(connection)  # its state is unknown
             connection.commit_failed(error.__cause__ or error)
             raise
         finally:
@@ -192,15 +192,15 @@ class DriverRouting(ConnectionRouting):
                 raise translated from error
             raise
         except BaseException:
-            # Cut off between what the driver sends to parse a statement and to run it, the server is left in a
-            # transaction that the driver does not know of.
+            # A statement cut off between its Parse and its Execute message leaves the server in a transaction that
+            # the driver does not know of.
             self.spoilt = True
             raise
         finally:
             self._look_for_commit(connection)
 
     def _look_for_commit(self, connection: Connection) -> None:
-        """A caller who ends the transaction by hand has committed, or may have: in doubt, until the block commits."""
+        """Put the client in doubt when the caller has ended the transaction by hand: that may have been a COMMIT."""
         if not isinstance(connection, WritingConnection) or self.transaction is None:
             return
         if not driver_of(connection).is_closed() and not _in_transaction(connection):
@@ -210,4 +210,4 @@ class DriverRouting(ConnectionRouting):
 
 def _in_transaction(connection: Connection) -> bool:
     driver = driver_of(connection)
-    return not driver.is_closed() and driver.is_in_transaction()  # closed, it cannot even be asked
+    return not driver.is_closed() and driver.is_in_transaction()  # a closed one raises

@@ -53,7 +53,7 @@ class Lease:
 
     @property
     def phase(self) -> Phase:
-        """How far it has come."""
+        """How far the session has come."""
         if self.engaged:
             return Phase.ENGAGED
         return Phase.NEW if self.stay is None else Phase.PLACED
@@ -85,7 +85,7 @@ class Lease:
         return engine
 
     async def _choose(self) -> Route:
-        """Choose past the nodes that failed, and wait for it."""
+        """Choose among the nodes that have not failed, and wait where a better View may come."""
         intent, attempts = self.intent, self.attempts
         if attempts.on_primary:
             intent = replace(intent, primary=True)
@@ -93,20 +93,20 @@ class Lease:
 
     @property
     def may_be_overtaken(self) -> bool:
-        """Whether the client has done anything since this stay began: asked before everything else, so cheap."""
+        """Whether the client may have written since this stay began: a cheap check before each statement."""
         return self.seen is not None and self.stay is not None and self.seen.changes != self.stay.changes
 
     def confirm_current(self, *, snapshot_taken: bool, pinned: bool = False) -> bool:
         """Stay where the client's writes are; False where the node lacks one and the session may move.
 
-        A snapshot that was asked for stays as of when it was taken, once that has happened.
+        A snapshot that was taken stays as it is.
 
         Args:
             snapshot_taken: whether something was read in the transaction of the moment.
             pinned: whether the caller holds something there that the lease does not know of.
 
         Raises:
-            NoReplica: the node lacks one, and the session holds on to what it has there.
+            NoReplica: the node lacks a write of the client, and the session holds on to its connection there.
         """
         seen, stay = self.seen, self.stay
         if self.intent.write or seen is None or stay is None or seen.changes == stay.changes:
@@ -141,7 +141,7 @@ class Lease:
         return self.stay.engine.fenced and not (self.transactional or self.intent.snapshot)
 
     def move(self) -> None:
-        """Leave the node; the next statement chooses one anew."""
+        """Leave the node; the next statement chooses a node again."""
         self.stay = self.connection = None
 
     def take(self, connection: PooledConnection) -> None:
@@ -171,14 +171,14 @@ class Lease:
         self.held = False
 
     def note_read(self) -> None:
-        """Something is handed out from here on."""
+        """Note that something is returned to the caller from here on."""
         self.engaged = True
 
     def leave_failed_node(self, error: Exception) -> bool:
         """Decide whether a failed read runs again; then leave the node, or the connection, it failed on.
 
         Raises:
-            NoPrimary: it failed twice on one node, where reads end up.
+            NoPrimary: the read failed twice on one node, and no other node may serve it.
         """
         stay, connection = self.stay, self.connection
         if stay is None or self.intent.write:
@@ -207,7 +207,7 @@ class Lease:
         return True
 
     def drop_if_lost(self, error: Exception) -> bool:
-        """Drop the connection if this error says that it is gone; whether it is."""
+        """Drop the connection if this error shows that it is lost; answers whether it is."""
         stay = self.stay
         if judge(error, on_replica=stay is not None and stay.route.on_replica) is not Failure.LOST:
             return False
@@ -217,17 +217,17 @@ class Lease:
 
     @property
     def remembers(self) -> bool:
-        """Whether what is read here must be asked for, so that later reads are not older."""
+        """Whether the position of this read must be asked for, so that later reads are not older."""
         return self.seen is not None and not self.intent.write and self._ledger.remembers_reads
 
     async def remember(self) -> None:
-        """Remember how much the client may have seen by now."""
+        """Remember the position that the client may have seen by now."""
         if self.seen is not None and self.stay is not None:
             await self._ledger.has_read(self.node, self.seen)
 
     @property
     def ends_silently(self) -> bool:
-        """Whether to end now sends nothing to anyone, so that no cancellation can come between."""
+        """Whether ending now sends nothing, so that no cancellation can interrupt it."""
         connection, engine = self.connection, self.engine
         if connection is None or engine is None:
             return True

@@ -1,4 +1,4 @@
-"""What the caller of `asyncpg()` holds: the driver's connection, with a statement's or the whole block's lifetime."""
+"""What the caller of `asyncpg()` holds: the driver's connection, for one statement or for the whole block."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,23 +10,23 @@ from lagwise._pools.driver import driver_of
 from lagwise._sessions.driver_routing import DriverRouting
 from lagwise.errors import RoutingError
 
-# What runs one SQL text and returns everything it found: it may be run again elsewhere.
+# Methods that run one SQL text and return all of its result: they may run again on another node.
 _STATEMENTS = frozenset({"execute", "fetch", "fetchrow", "fetchval", "fetchmany"})
-# What only asks the driver.
+# Methods that only ask the driver.
 _QUESTIONS = frozenset({"get_server_pid", "get_server_version", "get_settings", "is_closed", "is_in_transaction"})
-# What is awaited, and may have handed something out before it failed. These, a transaction and a cursor leave
-# nothing in the driver, and in the server only what a reset undoes.
+# Methods that are awaited, and may have returned something before they failed. These, a transaction and a cursor
+# leave nothing in the driver, and in the server only what a reset undoes.
 _CALLS = frozenset({
     "copy_from_query", "copy_from_table", "copy_records_to_table", "copy_to_table", "executemany", "prepare",
 })  # fmt: skip
-# Those whose first argument is SQL.
+# The methods whose first argument is SQL, with the name of that argument.
 _TEXTS = {"copy_from_query": "query", "executemany": "command", "prepare": "query"}
-# What is awaited, and changes the driver in ways that cannot be undone.
+# Methods that are awaited, and change the driver in ways that cannot be undone.
 _CHANGES = frozenset({
     "close", "reload_schema_state", "reset", "reset_type_codec", "set_builtin_type_codec", "set_type_codec",
 })  # fmt: skip
 _NO_WITHOUT = frozenset({"is_closed", "is_in_transaction"})
-# What an open transaction would hold back until it ends.
+# Methods that need LISTEN, which takes effect when its transaction commits.
 _NEVER_HEARD = frozenset({"add_listener", "remove_listener"})
 
 
@@ -120,7 +120,7 @@ def _of_the_driver(routing: DriverRouting, name: str) -> Any:
 
 
 class _TransactionOfTheCallers:
-    """A transaction of the caller's: begun where its client's writes are, and until it ends this connection stays."""
+    """A transaction of the caller's, on a node that has the client's writes; until it ends the connection stays."""
 
     def __init__(self, routing: DriverRouting, *args: Any, **kw: Any) -> None:
         self._routing = routing
@@ -144,11 +144,11 @@ class _TransactionOfTheCallers:
         await self._end("__aexit__", *error)
 
     async def commit(self) -> None:
-        """End it."""
+        """Commit and end the transaction."""
         await self._end("commit")
 
     async def rollback(self) -> None:
-        """End it."""
+        """Roll the transaction back."""
         await self._end("rollback")
 
     async def _end(self, how: str, *error: Any) -> None:

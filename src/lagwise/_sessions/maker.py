@@ -1,4 +1,4 @@
-"""`db.read` and `db.write`: the session makers, and their connections for those who want no session."""
+"""`db.read` and `db.write`: the session makers, and their connections without a session."""
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -61,7 +61,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
 
         Args:
             max_staleness: how stale this read may be, seconds; never more than the policy's `max_lag`.
-            primary: read from the primary all the same, still read-only.
+            primary: read from the primary, still read-only.
             snapshot: one REPEATABLE READ snapshot for the whole session.
             local_kw: as for `async_sessionmaker`. A session with a `bind` or `binds` of its own is not routed, and
                 `session.info["lagwise.unrouted"]` says so.
@@ -83,13 +83,19 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         return session
 
     def begin(self) -> SessionBlock:
-        """A session in a block: `db.write` commits when the block succeeds and rolls back when it fails."""
+        """A session in a block: `db.write` commits when the block succeeds and rolls back when it fails.
+
+        On `db.read` no transaction begins, and objects that are never flushed raise `ReadOnly` at the end.
+        """
         return super().begin() if self._write else ReadBlock(self())
 
     def connect(self, **options: Unpack[ReadOptions]) -> AsyncConnection:
         """SQLAlchemy Core without a session, for reads: `async with db.read.connect() as connection`.
 
         Options and errors as for `db.read()`; a statement is one round trip.
+
+        Raises:
+            ValueError: called on `db.write`.
         """
         if self._write:
             raise ValueError(
@@ -99,7 +105,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         return RoutedConnection(self._lease(self._intent(**options)))
 
     def asyncpg(self, **options: Unpack[ReadOptions]) -> AbstractAsyncContextManager[Any]:
-        """The driver's own connection, out of the same pools and under the same promise.
+        """The driver's own connection, from the same pools and with the same promises.
 
         `async with db.read.asyncpg() as connection: await connection.fetch("SELECT ... $1", 1)`. From `db.write` it
         comes in a transaction that is committed when the block succeeds. Options and errors as for a session.
@@ -129,7 +135,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
 
 
 def for_one_block(maker: RoutingSessionMaker, **options: Any) -> AsyncSession:
-    """A session for one block: used after it, it raises instead of beginning anew where nothing closes it."""
+    """A session for one block: a use after the block raises, because nothing would close the session then."""
     session = maker(close_resets_only=False, **options)
     if isinstance(sync := session.sync_session, RoutingSession):
         sync.for_one_block = True
@@ -137,5 +143,5 @@ def for_one_block(maker: RoutingSessionMaker, **options: Any) -> AsyncSession:
 
 
 def _binds(options: Mapping[str, Any]) -> bool:
-    """Whether these options say themselves where statements go."""
+    """Whether these options choose the engine themselves."""
     return options.get("bind") is not None or bool(options.get("binds"))

@@ -23,7 +23,7 @@ class RoutingSession(Session):
 
     lease: Lease | None = None
     for_one_block = False
-    """Whether a later use raises, where it would begin anew."""
+    """Whether a use after the end raises, instead of beginning a new transaction."""
     _over = False
     _binds_of_its_own = False
     _statements_under_way = 0
@@ -86,7 +86,7 @@ class RoutingSession(Session):
         return connection
 
     def _choose(self, lease: Lease) -> None:
-        """See that there is a node, and that it has what the client has written since it was chosen."""
+        """Choose a node unless there is one; leave a node that lacks what the client has written since."""
         if not in_greenlet():
             return
         if lease.connection is not None or lease.transactional:
@@ -97,26 +97,26 @@ class RoutingSession(Session):
             await_only(lease.place())
 
     def _notice_end(self, lease: Lease) -> None:
-        """Forget the transaction, and its connection, that the application has ended."""
+        """Forget a transaction that the application has ended, and its connection."""
         if not self.in_transaction():
             lease.put_down()
             lease.end_transaction()
 
     def _confirm_current(self, lease: Lease) -> None:
-        """Leave a node that lacks what the client has written since; the connection had nothing in it."""
+        """Leave a node that lacks what the client has written since; raises `NoReplica` where the session must stay."""
         taken = lease.connection is not None and self.in_transaction()
         if not lease.confirm_current(snapshot_taken=taken):
             self._end_transaction()
             lease.move()
 
     def _end_transaction(self) -> None:
-        """End the transaction by itself: `commit()` and `rollback()` would flush and expire what is not theirs."""
+        """End the transaction without `commit()` or `rollback()`, which would flush and expire objects."""
         begun = self.get_transaction()
         if begun is not None:
             begun.close()
 
     def execute(self, statement: Any, *args: Any, **kw: Any) -> Any:
-        """As `Session.execute`, where it succeeds and has what the client wrote."""
+        """As `Session.execute`, on a node that answers and has what the client wrote."""
         return self._where_it_succeeds(super().execute, statement, *args, **kw)
 
     def scalar(self, statement: Any, *args: Any, **kw: Any) -> Any:
@@ -159,14 +159,14 @@ class RoutingSession(Session):
             try:
                 return run(*args, **kw)
             except Exception as error:
-                # What is held may have execution options, which another connection would not have.
+                # A held connection may have execution options, which another connection would not have.
                 if lease.held or in_block(self) or not lease.leave_failed_node(error):
                     raise
                 with suppress(Exception):
                     self._end_transaction()
 
     def _rest(self, lease: Lease) -> None:
-        """Give the connection back: the rows are here, and the next statement sees its own moment anyway."""
+        """Give the connection back: the rows are read, and each statement has a snapshot of its own anyway."""
         begun = self.get_transaction()
         if has_pending(self) or (begun is not None and begun.origin is not SessionTransactionOrigin.AUTOBEGIN):
             return
@@ -176,7 +176,7 @@ class RoutingSession(Session):
         lease.put_down()
 
     def rollback(self) -> None:
-        """As `Session.rollback`; also what was read by statements that have given their connection back expires."""
+        """As `Session.rollback`; also expires objects of statements whose connection went back already."""
         super().rollback()
         if self._rested:
             self._rested = False
@@ -184,7 +184,7 @@ class RoutingSession(Session):
 
     @property
     def closes_silently(self) -> bool:
-        """Whether to close it now sends nothing to anyone: then there is nothing to wait for, and no need of a task."""
+        """Whether closing now sends nothing: then there is nothing to wait for, and no task is needed."""
         lease = self.lease
         if lease is None or not self._closes_as_usual:
             return False
@@ -203,7 +203,7 @@ class RoutingSession(Session):
         except Exception as error:
             if lease.intent.write or not lease.drop_if_lost(error):
                 raise
-            # The caller has read what there was to read; only the goodbye to a dead connection failed.
+            # The caller has its rows already; only closing the dead connection failed.
             self.invalidate()
         finally:
             self._rested = False
@@ -244,5 +244,5 @@ class RoutingAsyncSession(AsyncSession):
         if self._ends_as_usual and isinstance(sync, RoutingSession) and sync.closes_silently:
             sync.close()
         else:
-            # In a task of its own, as AsyncSession does it: to be cancelled half-way would cost the connection.
+            # In a task of its own, as AsyncSession does it: a cancellation half-way would lose the connection.
             await super().__aexit__(kind, error, trace)

@@ -1,4 +1,4 @@
-"""The account that the servers run under: PostgreSQL refuses to run as root, so root lends another one."""
+"""The account that the servers run under: PostgreSQL refuses to run as root, so root uses another account."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding the PostgreSQL server binaries: yours, this machine's, or the ones in the ``[embedded]`` wheel."""
+"""Finds the PostgreSQL server programs: in LAGWISE_PG_BIN, on this machine, or in the ``[embedded]`` wheel."""
 
 from __future__ import annotations
 

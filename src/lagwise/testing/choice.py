@@ -15,7 +15,7 @@ def choose_backend(binaries: Binaries | None = None, *, major: int | None = None
 
     Raises:
         BinariesNotFound: Neither is there.
-        ClusterError: ``LAGWISE_PG_BIN`` is set and names no PostgreSQL.
+        ClusterError: ``LAGWISE_PG_BIN`` or ``LAGWISE_PG_MAJOR`` is set and is of no use.
     """
     try:
         found = binaries or find_binaries(major)

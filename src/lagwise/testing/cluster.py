@@ -1,4 +1,4 @@
-"""A real primary with streaming replicas for tests and demos, and everything that can happen to them."""
+"""A real primary with streaming replicas for tests and demos, and the faults that a test can cause."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Cluster:
         binaries: Which PostgreSQL, when not the first one found.
         major: Which major version to look for.
         settings: PostgreSQL settings for every node, over the defaults in ``lagwise.testing.local``.
-        backend: What runs the servers, when neither of the above says it.
+        backend: What runs the servers; ``binaries`` and ``major`` are then ignored.
 
     Attributes:
         nodes: Every node by name, ``primary``, ``replica-1``, ...; names stay after a promotion.

@@ -28,12 +28,12 @@ _MOST = 1000  # connections
 class Step:
     """One fault: `at` seconds from the start, for `lasts` seconds, then healed.
 
-    `amount` is seconds too: of apply delay, or of latency. A promotion's node is the one that is promoted. It is
-    done with when the other nodes follow it again: the old primary is left alive by "promote" for `lasts`, killed
+    `amount` is seconds too: of apply delay, or of latency. A promotion's node is the one that is promoted. The
+    fault ends when the other nodes follow it again: the old primary is left alive by "promote" for `lasts`, killed
     by "failover" and started again, still believing to be the primary, half-way. After "undone" it leads again, and
     what was promoted is its replica as before.
 
-    Three are not the cluster's to do: another cluster's server stands in the node's place ("stranger"), and the
+    The cluster does not cause three faults: another cluster's server stands in the node's place ("stranger"), and the
     process called `node` computes and answers no request ("busy"), or is stopped by a signal ("stop").
     """
 

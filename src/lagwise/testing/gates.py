@@ -1,4 +1,4 @@
-"""Gates: wait until something is so, instead of sleeping and hoping."""
+"""Gates: wait until a condition holds, instead of sleeping for a fixed time."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def wait_until(
     ``timeout`` and ``interval`` are seconds. What the predicate raises goes through.
 
     Raises:
-        TimeoutError: It was not so in time; the message says what was waited for and what was seen last.
+        TimeoutError: The predicate was not true in time; the message has ``what`` and the predicate's last answer.
     """
     what = what or getattr(predicate, "__name__", repr(predicate))
     seen: object = "nothing: the predicate did not return"

@@ -1,4 +1,4 @@
-"""Consistency checking: what clients did and saw, and whether it keeps the session guarantees.
+"""Consistency checking: whether what clients did and saw keeps the session guarantees.
 
 Record one `Operation` for every read and write, from the client's side; then `check` the `History`. The
 guarantees are those of Terry et al., "Session Guarantees for Weakly Consistent Replicated Data" (1994).

@@ -120,7 +120,7 @@ class Link:
                 self.client.flush()
 
     def ended(self, end: End, error: Exception | None) -> None:
-        """One end is gone: close the other, in the same manner. In a black hole neither end hears of it."""
+        """Close the other end in the same manner: one end is gone. In a black hole neither end notices."""
         if self.wire.swallowing:
             self.lossy = True
         elif error is not None:

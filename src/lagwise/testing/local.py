@@ -12,7 +12,7 @@ from lagwise.testing.errors import ClusterError
 from lagwise.testing.server import HOST, LocalServer
 from lagwise.testing.watchdog import Watchdog
 
-# Quick to start and to crash, and nothing that changes what a replica shows. fsync=off loses data when the
+# Settings for quick starts and crashes; none of them changes what a replica shows. fsync=off loses data when the
 # machine dies, not when a server does. pg_rewind needs full_page_writes and wal_log_hints. The short
 # intervals make a broken link show and mend within seconds instead of a minute.
 SETTINGS: Mapping[str, str] = {

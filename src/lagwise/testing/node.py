@@ -81,7 +81,7 @@ class Node:
     """A server under a name that stays with it, whatever role it has.
 
     Attributes:
-        name: ``primary`` or ``replica-1``, ``replica-2``, ...: the role it was born with.
+        name: ``primary`` or ``replica-1``, ``replica-2``, ...: the role it was made with.
         proxy: What ``url`` goes through: break the clients' network here.
         link: What its own WAL receiver goes through: break replication here.
         upstream: The node it follows; None for a primary.

@@ -1,4 +1,4 @@
-"""Small facts about processes and their files, for Linux and macOS alike."""
+"""Functions for processes and their files, on Linux and macOS."""
 
 from __future__ import annotations
 

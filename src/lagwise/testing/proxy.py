@@ -94,7 +94,7 @@ class Proxy(Wire):
         self._thawed.clear()
 
     def reset(self) -> None:
-        """Reset (TCP RST) every open connection; new ones are welcome."""
+        """Reset (TCP RST) every open connection; new ones are accepted."""
         for link, task in list(self._links.items()):
             task.cancel()
             link.abort()

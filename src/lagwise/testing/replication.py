@@ -42,7 +42,7 @@ async def streams(node: Node, timeout: float = 10.0) -> None:  # noqa: ASYNC109 
 
 
 async def position(primary: Node) -> int:
-    """How far the primary has written; and flush it, so that a replica can get there."""
+    """The position up to which the primary has written; flushed, so that a replica can reach it."""
     async with primary.connect() as connection:
         query = (
             "SELECT pg_current_wal_insert_lsn() - '0/0' AS inserted, "

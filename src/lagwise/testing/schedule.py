@@ -71,7 +71,7 @@ class Schedule:
         server stands in a replica's place at times. Both need what `run` is given as `outside`.
 
         Faults overlap, but two of one kind do not meet on one node, some node is always up and reachable, and
-        while the roles change no server is touched: nothing that was acknowledged is lost but by failover.
+        while the roles change no server is touched: acknowledged writes are lost by a failover only.
         """
         draw = random.Random(seed)  # noqa: S311 - not a secret
         steps: list[Step] = []
@@ -108,8 +108,8 @@ class Schedule:
     ) -> None:
         """Do all of it to the cluster, heal everything, and return when the cluster is whole.
 
-        `tell` hears of each step when it begins. A cluster that is slower than the schedule is waited for. `outside`
-        has, for each fault that is not the cluster's, what lasts as long as the fault.
+        `tell` is called with each step when it begins. The schedule waits for a cluster that is slower. `outside` has,
+        for each fault that the cluster does not cause, a context that lasts as long as the fault.
         """
         began, lanes = asyncio.get_running_loop().time(), dict[tuple[str, str], asyncio.Lock]()
         async with asyncio.TaskGroup() as group:
@@ -137,7 +137,7 @@ def _step(draw: random.Random, at: float, fault: Fault, node: str, seconds: floa
 
 
 def _lanes(step: Step, node: str) -> set[str]:
-    """What of a node a step takes for itself: its server, or the clients' way to it."""
+    """The parts of a node that a step uses alone: its server, or the clients' network to it."""
     if step.fault in CHANGES:
         return {"server"}
     if step.node != node:

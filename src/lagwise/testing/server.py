@@ -1,4 +1,4 @@
-"""One PostgreSQL server as our own child process: start, stop, kill, and knowing when it is ready."""
+"""One PostgreSQL server as a child process: start, stop, kill, and whether it is ready."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class LocalServer:
         if self._process is None:
             return
         if self.running:
-            self._signal(signal.SIGSTOP)  # or it would start new children while we count them
+            self._signal(signal.SIGSTOP)  # a running postmaster could start new children meanwhile
             victims = children(self._process.pid)
             self._signal(signal.SIGKILL)
             for pid in victims:

@@ -1,4 +1,4 @@
-"""Leaves nothing behind: cleans up after a process that died before it could do so itself."""
+"""Cleans up after a test process that died before it could do so itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every connection of a proxy at a time, and what those connections have counted."""
+"""The state that all connections of a proxy share, and their counts."""
 
 from __future__ import annotations
 

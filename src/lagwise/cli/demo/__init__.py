@@ -22,7 +22,7 @@ def demo(
     serve: Annotated[bool, typer.Option("--serve", help="Keep everything up for the browser, until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object at the end, for scripts.")] = False,
 ) -> None:
-    """Show what replication lag does to a naive read/write split, and not to lagwise.
+    """Show how many stale reads replication lag causes with a naive read/write split, and with lagwise.
 
     Exit status: 0 when lagwise missed no write and the naive split did, 1 otherwise, 2 when something needed
     is missing, 130 after Ctrl-C.

@@ -116,7 +116,7 @@ def _items(read: params.Depends, write: params.Depends) -> APIRouter:
 
     @router.get("/{item_id}")
     async def show(item_id: int, response: Response, session: Annotated[AsyncSession, read]) -> ItemOut:
-        # One statement: the item, and the server's own word on what it is. A miss names its server, too.
+        # One statement reads the item and the role that the server reports. A miss names its server, too.
         text = select(Item.text).where(Item.id == item_id).scalar_subquery()
         found = (await session.execute(select(func.pg_is_in_recovery(), text))).one()
         name = session.info.get(_NODE) or session.info["lagwise.route"].node

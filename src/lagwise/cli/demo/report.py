@@ -60,7 +60,7 @@ def tables(naive: Tally, lagwise: Tally, nodes: Nodes, title: str) -> Group:
 
 
 def line(name: str, tally: Tally, seconds: float) -> str:
-    """How a phase is getting on, where there is no terminal."""
+    """One line on the progress of a phase, for output without a terminal."""
     return (
         f"{name:<12} {seconds:4.1f} s  {tally.requests} requests, "
         f"{tally.stale} stale of {tally.own_reads} reads of own items, "

@@ -1,4 +1,4 @@
-"""Clients that behave like people at browsers, and the count of what they got to see."""
+"""Clients that behave like people at browsers, and counts of what they see."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def quantile(times: list[float], share: float) -> float:
 
 @dataclass(slots=True)
 class Client:
-    """One browser: a cookie jar, the items it has created, and a mind of its own."""
+    """One simulated browser: its cookie jar, the items it has created, and its random choices."""
 
     http: httpx.AsyncClient
     path: str
