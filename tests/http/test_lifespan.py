@@ -139,16 +139,16 @@ async def test_two_databases_in_one_application(cluster: Cluster, elsewhere: Clu
         await stand_still(cluster)
         await stand_still(elsewhere)
         async with http(running) as client:
-            await client.post("/second/two")
-            assert (await client.get("/second/two")).json() == 1
-            assert (await client.get("/items/two")).json() == 0
+            await client.post("/second/in two databases")
+            assert (await client.get("/second/in two databases")).json() == 1
+            assert (await client.get("/items/in two databases")).json() == 0
         async with http(running) as client:
-            await client.post("/both/two")
-            assert (await client.get("/second/two")).json() == 2
-            assert (await client.get("/items/two")).json() == 1
+            await client.post("/both/in two databases")
+            assert (await client.get("/second/in two databases")).json() == 2
+            assert (await client.get("/items/in two databases")).json() == 1
         async with http(running) as stranger:
-            assert (await stranger.get("/second/two")).json() == 0
-            assert (await stranger.get("/items/two")).json() == 0
+            assert (await stranger.get("/second/in two databases")).json() == 0
+            assert (await stranger.get("/items/in two databases")).json() == 0
 
 
 async def test_two_routers_open_and_close_together(cluster: Cluster, elsewhere: Cluster) -> None:

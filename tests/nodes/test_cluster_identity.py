@@ -92,8 +92,10 @@ async def test_nodes_upgraded_behind_the_same_urls_heal_unless_pinned(caplog: py
             for name in ("replica-1", "primary"):
                 await one.stop(name)
                 one[name].proxy.target = other[name].server.address
+            await wait_until(lambda: db.view.system not in {0, system % (1 << 64)}, what="the new cluster", timeout=30)
             await well(db, "replica-1")
             assert await written(db) == "other"
+            await wait_until(lambda: pinned.view.primary is None, what="the pinned Router sees strangers")
             with pytest.raises(NoPrimary):
                 await written(pinned)
             assert pinned.view.system == system
