@@ -17,7 +17,7 @@ async def test_no_guarantee_is_broken(seed: int) -> None:
     """
     result = await run(seed, 10)
     assert not result.violations, f"{result}\n{result.schedule!r}\n{result.stories()}"
-    assert sum(result.history.acknowledged(op) for op in result.history.operations) > 10
+    assert sum(result.history.acknowledged(op) for op in result.history.operations) > 3  # or this shows nothing
     assert sum(op.kind == "read" and op.outcome == "ok" for op in result.history.operations) > 100
 
 
