@@ -53,16 +53,15 @@ def judge(error: BaseException | None, *, on_replica: bool) -> Failure:
     original = error.orig if isinstance(error, DBAPIError) else error
     if sqlite.refused(original):
         return Failure.READ_ONLY
+    # SQLAlchemy 2.1 wraps whatever the driver raises, and leaves the state of a stale plan out.
+    cause = getattr(original, "__cause__", None) if isinstance(error, DBAPIError) else None
     state = getattr(original, "sqlstate", None)
-    if state is None and isinstance(error, DBAPIError):
-        # SQLAlchemy 2.1 leaves it out of its error for a stale plan; the driver's own has it.
-        state = getattr(getattr(original, "__cause__", None), "sqlstate", None)
     return classify(
-        state,
+        getattr(cause, "sqlstate", None) if state is None else state,
         str(original),
-        # Refused, reset and timed-out connects arrive as the operating system's own errors. asyncpg loses its
-        # own thread (InternalClientError) over a connection whose end it has read, and not yet acted upon.
-        disconnected=error.connection_invalidated
+        # Refused, reset and timed-out connects arrive as the operating system's own errors. asyncpg has an
+        # InternalClientError where it has read that the server ended the connection, and not yet seen it end.
+        disconnected=error.connection_invalidated or isinstance(cause, InternalClientError)
         if isinstance(error, DBAPIError)
         else isinstance(original, OSError | InternalClientError) or _closed(original),
         timed_out=isinstance(original, TimeoutError),
