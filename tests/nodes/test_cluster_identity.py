@@ -9,6 +9,7 @@ from sqlalchemy import URL, make_url, text
 
 from lagwise import NoPrimary, Policy, Router
 from lagwise.testing import Cluster, wait_until
+from tests.kit.routers import LONG
 
 QUICK = Policy(max_lag=1, sticky_window=1, probe_interval=0.05, probe_timeout=0.5)
 
@@ -103,6 +104,27 @@ async def test_nodes_upgraded_behind_the_same_urls_heal_unless_pinned(caplog: py
                 one[name].proxy.target = one[name].server.address
         assert await other.primary.fetchval("SELECT count(*) FROM item") == 1
     assert "cluster-changed" in logged(caplog)
+
+
+@pytest.mark.parametrize("pin", [True, False])
+async def test_a_new_connection_to_a_stranger_writes_nothing_there(pin: bool) -> None:
+    """A name leads elsewhere, and no probe has noticed: a pinned Router asks the server itself; another one writes."""
+    async with two() as (one, other):
+        system = await one.primary.fetchval("SELECT system_identifier FROM pg_control_system()")
+        urls = [as_app(one[name].url) for name in ("primary", "replica-1")]
+        async with Router(urls[0], urls[1:], policy=LONG, system=str(system) if pin else None) as db:
+            await well(db, "replica-1")
+            own = one.primary.proxy.target
+            one.primary.proxy.target = other.primary.server.address
+            if pin:
+                with pytest.raises(NoPrimary, match="of another cluster"):
+                    await written(db)
+            else:
+                assert await written(db) == "other"
+            one.primary.proxy.target = own
+            if pin:
+                assert await written(db) == "one"
+        assert await other.primary.fetchval("SELECT count(*) FROM item") == (0 if pin else 1)
 
 
 async def test_a_start_among_strangers_writes_nothing_there(caplog: pytest.LogCaptureFixture) -> None:

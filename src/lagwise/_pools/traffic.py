@@ -25,6 +25,9 @@ class Traffic:
     connect_timeout = 5.0
     """How long a new connection may take, seconds; then it is given up, and a read goes to another node."""
 
+    pinned = 0
+    """The system identifier of the only cluster that may be written to; 0 for any."""
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.lost: Callable[[str], None] = lambda _error: None
