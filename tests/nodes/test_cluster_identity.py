@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy import URL, make_url, text
 
-from lagwise import NoPrimary, Policy, Router
+from lagwise import NoPrimary, Policy, Router, RoutingError
+from lagwise._nodes.monitor import Monitor
 from lagwise.testing import Cluster, wait_until
 from tests.kit.routers import LONG
 
@@ -26,6 +27,12 @@ async def written(db: Router) -> str:
     """The cluster that a write reaches."""
     async with db.write.begin() as session:
         await session.execute(text("INSERT INTO item VALUES ('written')"))
+        return str(await session.scalar(text("SELECT name FROM whose")))
+
+
+async def shown(db: Router) -> str:
+    """The cluster that a read reaches."""
+    async with db.read() as session:
         return str(await session.scalar(text("SELECT name FROM whose")))
 
 
@@ -106,25 +113,25 @@ async def test_nodes_upgraded_behind_the_same_urls_heal_unless_pinned(caplog: py
     assert "cluster-changed" in logged(caplog)
 
 
-@pytest.mark.parametrize("pin", [True, False])
-async def test_a_new_connection_to_a_stranger_writes_nothing_there(pin: bool) -> None:
-    """A name leads elsewhere, and no probe has noticed: a pinned Router asks the server itself; another one writes."""
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_new_connection_to_a_stranger_is_refused(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names lead elsewhere, and no probe has noticed: nothing is read or written there, unless nothing is asked."""
+    if not asked:
+        monkeypatch.setattr(Monitor, "system", lambda _: 0)
     async with two() as (one, other):
-        system = await one.primary.fetchval("SELECT system_identifier FROM pg_control_system()")
         urls = [as_app(one[name].url) for name in ("primary", "replica-1")]
-        async with Router(urls[0], urls[1:], policy=LONG, system=str(system) if pin else None) as db:
+        async with Router(urls[0], urls[1:], policy=LONG) as db:
             await well(db, "replica-1")
-            own = one.primary.proxy.target
-            one.primary.proxy.target = other.primary.server.address
-            if pin:
-                with pytest.raises(NoPrimary, match="of another cluster"):
+            for name in ("primary", "replica-1"):
+                one[name].proxy.target = other[name].server.address
+            if asked:
+                with pytest.raises(RoutingError):
                     await written(db)
+                with pytest.raises(RoutingError):
+                    await shown(db)
             else:
-                assert await written(db) == "other"
-            one.primary.proxy.target = own
-            if pin:
-                assert await written(db) == "one"
-        assert await other.primary.fetchval("SELECT count(*) FROM item") == (0 if pin else 1)
+                assert (await shown(db), await written(db)) == ("other", "other")
+        assert await other.primary.fetchval("SELECT count(*) FROM item") == (0 if asked else 1)
 
 
 async def test_a_start_among_strangers_writes_nothing_there(caplog: pytest.LogCaptureFixture) -> None:

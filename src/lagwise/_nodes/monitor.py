@@ -129,6 +129,14 @@ class Monitor(Board):
         """Take a replica out of rotation, or let it back."""
         self._publish(replace(self.view.node(name), drained=drained))
 
+    def system(self) -> int:
+        """The identifier of the cluster that new connections must lead to; 0 while it is not sure, or does not matter.
+
+        Between two probes a name may lead to another environment, whose rows are no answer.
+        """
+        view = self.view
+        return view.system if view.identity.sure and (view.terms.pinned or not view.alone) else 0
+
     @property
     def catalog(self) -> Any:
         """What `read_catalog(driver, timeout)` answered last, or the `catalog` given until then."""

@@ -79,7 +79,7 @@ class Nodes:
             for name, traffic in readers.items():
                 traffic.relearn = monitor.relearn
                 traffic.connect_timeout = self.policy.connect_timeout
-                traffic.pinned = self._terms.pinned
+                traffic.system = monitor.system
                 traffic.lost = partial(monitor.lost, name)
                 traffic.suspect = partial(_suspect, monitor, name)
                 traffic.in_recovery = partial(self._in_recovery, name)

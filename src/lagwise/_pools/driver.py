@@ -28,6 +28,10 @@ class NotConnected(RoutingError):  # noqa: N818 - the event, as its siblings are
         self.original = original
 
 
+class OtherCluster(ConnectionError):  # noqa: N818 - the event, as its siblings are named
+    """A new connection leads to a server of another cluster."""
+
+
 class WaitsForItself(RoutingError, PoolTimeout):  # noqa: N818 - the event, as its siblings are named
     """A task holds two connections of a full pool and needs a third: its sessions would wait for each other."""
 

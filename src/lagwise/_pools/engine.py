@@ -28,7 +28,6 @@ from lagwise._pools.driver import (
     judge,
 )
 from lagwise._pools.internals import OptionedEngine, drop_resets
-from lagwise._pools.pin import check_cluster
 from lagwise._pools.reserve import Reserve
 from lagwise._pools.setup import Setup, autocommit
 from lagwise._pools.traffic import Readers, Traffic
@@ -166,8 +165,6 @@ class RoutedEngine(OptionedEngine):
         connection = connect()
         if is_closed(connection):
             connection = self._another(connection)
-        if not self.reads and self.traffic.pinned:
-            check_cluster(connection, self.traffic.pinned, self.traffic.name)
         self.attempts.end(task)
         return connection
 

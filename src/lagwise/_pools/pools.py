@@ -84,8 +84,11 @@ class Pools:
         engine = self._given or self._made("writing")
         counters = self.tallies["writing"]
         if self.is_postgresql:
-            self._setups["writing"] = Setup({}, restores=True, writes=True, counters=counters)
+            self._setups["writing"] = Setup({}, restores=True, writes=True, counters=counters, system=self._cluster)
         return self._listen(engine, "writing")
+
+    def _cluster(self) -> int:
+        return self.traffic.system()
 
     @cached_property
     def reading(self) -> AsyncEngine:
@@ -93,7 +96,7 @@ class Pools:
         if not self.is_postgresql:
             return self.writing
         engine = self._apart("reading")
-        self._setups["reading"] = Setup(FENCED, restores=True, counters=self.tallies["reading"])
+        self._setups["reading"] = Setup(FENCED, restores=True, counters=self.tallies["reading"], system=self._cluster)
         return self._listen(engine, "reading")
 
     @cached_property

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
 from lagwise._pools.counters import Counters
-from lagwise._pools.driver import IS_CLOSED
+from lagwise._pools.driver import IS_CLOSED, OtherCluster
 from lagwise._pools.internals import listen_first
 from lagwise._pools.placing import PlacingDriver
 
@@ -40,6 +40,7 @@ SELECT s.names, s.settings, pg_catalog.current_setting('role') AS role, session_
        OR EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
        OR CASE WHEN pg_catalog.pg_my_temp_schema() = 0 THEN false ELSE EXISTS
             (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) END AS held,
+       (SELECT system_identifier FROM pg_catalog.pg_control_system()) AS system,
        ARRAY(SELECT pg_catalog.left(statement, 10000) FROM pg_catalog.pg_prepared_statements
              WHERE statement ~* '\mset' LIMIT 100) AS ran
 FROM (SELECT pg_catalog.array_agg(name::text ORDER BY name) AS names,
@@ -73,16 +74,19 @@ class Setup:
         restores: whether sessions use these connections, and leave them to others.
         writes: whether these sessions may write.
         counters: count the connections that are opened.
+        system: the identifier of the cluster that they must lead to; 0 for any.
     """
 
     def __init__(
-        self, settings: Mapping[str, str], *, restores: bool, writes: bool = False, counters: Counters | None = None
-    ) -> None:
+        self, settings: Mapping[str, str], *, restores: bool, writes: bool = False, counters: Counters | None = None,
+        system: Callable[[], int] = lambda: 0,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._script = "; ".join(f"SET {name} = {_literal(value)}" for name, value in settings.items())
         self._restores = restores
         self._writes = writes
         self._counters = counters
+        self._system = system
         self._refused = False
         self._started: WeakSet[Any] = WeakSet()
         self._heard: WeakKeyDictionary[Any, _Heard] = WeakKeyDictionary()
@@ -190,6 +194,9 @@ class Setup:
                 settings += [(name, value) for name, value in own if value is not None]
         except asyncpg.PostgresError:
             return None  # the state is unknown: only closing the connection undoes a use
+        expected = self._system()
+        if expected and made["system"] % (1 << 64) != expected:  # bigint in SQL, unsigned in the control file
+            raise OtherCluster
         if made["held"]:
             return None
         script = _RESET + (_DISCARD if self._writes else "")

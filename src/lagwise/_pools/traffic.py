@@ -25,9 +25,6 @@ class Traffic:
     connect_timeout = 5.0
     """How long a new connection may take, seconds; then it is given up, and a read goes to another node."""
 
-    pinned = 0
-    """The system identifier of the only cluster that may be written to; 0 for any."""
-
     def __init__(self, name: str) -> None:
         self.name = name
         self.lost: Callable[[str], None] = lambda _error: None
@@ -36,6 +33,8 @@ class Traffic:
         """Called when something may be wrong: the node is probed at once, over a new connection."""
         self.in_recovery: Callable[[], bool] = lambda: False
         """Whether the node is a replica, as last read; of one that does not answer, as it was before."""
+        self.system: Callable[[], int] = lambda: 0
+        """The identifier of the cluster that a new connection must lead to; 0 for any."""
         self.catalog: Catalog = BUILT_IN
         """What the database says of the functions, operators and types that statements name."""
         self.relearn: Callable[[], None] = lambda: None
