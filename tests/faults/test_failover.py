@@ -1,12 +1,14 @@
 """A replica is promoted: writes follow the highest timeline, and nobody else gets any."""
 
+import asyncio
 import logging
-from contextlib import suppress
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from lagwise import Causality, NoPrimary, Policy, Router, RoutingError
+from lagwise._nodes.prober import Prober
 from lagwise.testing import Cluster, wait_until
 from tests.kit.routers import QUICK, in_rotation, router
 from tests.kit.sessions import write
@@ -104,17 +106,25 @@ async def test_a_token_of_the_old_timeline_reads_from_the_primary(doomed: Cluste
                 assert await session.scalar(text("SELECT count(*) FROM item WHERE name = 'old timeline'")) == 1
 
 
-async def test_a_pooled_connection_to_a_demoted_primary(doomed: Cluster) -> None:
-    """The primary is restarted as a replica of the new one: a write is refused by name, or is the new one's."""
+async def test_a_pooled_connection_to_a_demoted_primary(doomed: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The primary is restarted as a replica of the new one before any probe: its write is refused by name."""
+    read, may_probe = Prober.read, asyncio.Event()
+
+    async def held(prober: Prober) -> Any:
+        await may_probe.wait()
+        return await read(prober)
+
     slow = Policy(probe_interval=60, max_lag=120, sticky_window=120, probe_timeout=0.5)
     async with router(doomed, slow) as db:
         await in_rotation(db, "replica-1", "replica-2")
         await write(db, "before")
+        monkeypatch.setattr(Prober, "read", held)
         await doomed.promote("replica-1")
         await doomed.stop("primary")
         await doomed.rejoin("primary", of="replica-1")
-        with suppress(RoutingError):
-            assert await write(db, "to a replica") == "replica-1"
+        with pytest.raises(RoutingError):
+            await write(db, "to a replica")
+        may_probe.set()
         await wait_until(lambda: db.view.primary is not None or _nudged(db), what="the new primary")
         assert await write(db, "after") == "replica-1"
 

@@ -14,11 +14,10 @@ import pytest
 
 from lagwise import LSN, CausalToken, Policy, Router
 from lagwise._client.signature import Seal
-from lagwise._decide.catalog import BUILT_IN
 from lagwise._decide.token import Position
 from lagwise.testing import Cluster, wait_until
 from tests.kit.http import SECRET, ASGIApp, Message, http, items, opened, reason_of, serving
-from tests.kit.routers import PATIENT, QUIET, both_in_rotation, router, stand_still, steady, trips
+from tests.kit.routers import PATIENT, QUIET, both_in_rotation, catalog_read, router, stand_still, steady, trips
 from tests.kit.serving import served
 
 SEED = 20250607
@@ -317,7 +316,7 @@ async def test_useless_tokens_cost_no_probes_without_a_wait(cluster: Cluster) ->
     db = router(cluster, QUIET)
     async with serving(items(db, route_header=True)) as client:
         await both_in_rotation(db)
-        await wait_until(lambda: db._nodes.monitor.catalog is not BUILT_IN, what="the catalog is read")
+        await catalog_read(db)
         text = signed(**here(db, lsn=LSN(2**63)))
         for _ in range(5):
             await client.get("/items/none", headers={"lagwise-token": text})

@@ -41,8 +41,13 @@ def patient(cluster: Cluster, **options: Any) -> Router:
 async def quiet(cluster: Cluster) -> AsyncIterator[Router]:
     """An open Router that has asked its nodes what it asks when it opens, and asks again only when it must."""
     async with router(cluster, LONG, pool_size=2) as db:
-        await wait_until(lambda: db._nodes.monitor.catalog is not BUILT_IN, what="the catalog is read")
+        await catalog_read(db)
         yield db
+
+
+async def catalog_read(db: Router) -> None:
+    """Wait until the monitor has asked for the catalog, which is the last of what it asks when it opens."""
+    await wait_until(lambda: db._nodes.monitor.catalog is not BUILT_IN, what="the catalog is read")
 
 
 async def in_rotation(db: Router, *names: str) -> None:

@@ -53,6 +53,7 @@ async def test_a_healthy_server_is_never_unreachable(steady: Cluster, loop: str,
 async def test_a_plain_timer_measures_the_process(steady: Cluster) -> None:
     """The same with a plain timer: uvloop runs timers before it looks at sockets, and healthy nodes are lost."""
     for _ in range(5):  # whether a timer or a socket is looked at first is a matter of luck
-        if await lost(steady, "uvloop", "computing", "naive") != "[]":
-            return
-    pytest.fail("a plain timer has lost no node")
+        said = await lost(steady, "uvloop", "computing", "naive")
+        if "TimeoutError" in said:
+            break
+    assert "TimeoutError" in said

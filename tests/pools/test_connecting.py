@@ -2,12 +2,15 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
 
 import pytest
 
 from lagwise._pools.turns import Connecting
 
 BOUND = 0.4  # seconds
+Waits: TypeAlias = Callable[[Connecting, asyncio.Event], Coroutine[Any, Any, str]]
 
 
 async def connect(attempts: Connecting, answered: asyncio.Event) -> str:
@@ -34,7 +37,7 @@ async def plain(_: Connecting, answered: asyncio.Event) -> str:
 
 
 @pytest.mark.parametrize(("waits", "end"), [(connect, "connected"), (plain, "timed out")])
-async def test_a_busy_process_does_not_use_up_the_time(waits, end: str) -> None:  # type: ignore[no-untyped-def]
+async def test_a_busy_process_does_not_use_up_the_time(waits: Waits, end: str) -> None:
     """The event loop is held three times as long as the bound, in pieces; then the answer is read."""
     attempts, answered = Connecting(), asyncio.Event()
     waiting = asyncio.create_task(waits(attempts, answered))

@@ -3,22 +3,18 @@
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-import lagwise
 from lagwise import LSN, Causality, Policy, Router
 from lagwise._decide.route import Demand, route
 from lagwise.testing import Cluster
 from tests.kit.routers import in_rotation, router
+from tests.kit.walk import module_of
 from tests.kit.worlds import after, primary, replica
-
-HOUSE = str(Path(lagwise.__file__).parent)
-PROXY = str(Path(HOUSE, "testing"))  # what carries the bytes of these tests, in this process
 
 
 @contextmanager
@@ -27,8 +23,7 @@ def instructions() -> Iterator[list[int]]:
     counted = [0]
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        file = frame.f_code.co_filename
-        if not file.startswith(HOUSE) or file.startswith(PROXY):
+        if module_of(frame.f_code) is None:
             return None
         frame.f_trace_opcodes = True
         counted[0] += event == "opcode"

@@ -8,14 +8,11 @@ from typing import Any
 
 from sqlalchemy import text
 
-import lagwise
 from lagwise import Causality, Router
 from lagwise.events import Event
 from lagwise.testing import Cluster
 from tests.kit.routers import LONG, in_rotation, router
-
-HOUSE = str(Path(lagwise.__file__).parent)
-PROXY = str(Path(HOUSE, "testing"))  # what carries the bytes of these tests, in this process
+from tests.kit.walk import module_of
 
 
 async def executed(db: Router) -> Counter[tuple[str, int]]:
@@ -33,7 +30,7 @@ async def executed(db: Router) -> Counter[tuple[str, int]]:
     counted: Counter[tuple[str, int]] = Counter()
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(HOUSE) or frame.f_code.co_filename.startswith(PROXY):
+        if module_of(frame.f_code) is None:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
