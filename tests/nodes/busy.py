@@ -16,7 +16,8 @@ from typing import Any
 import uvloop
 
 from lagwise import Policy, Router
-from lagwise._nodes import patience, probe, prober
+from lagwise._nodes import probe, prober
+from lagwise._pools import patience
 from lagwise.testing import wait_until
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from lagwise._pools.turns import Connecting
+from lagwise._pools.connecting import Connecting
 
 BOUND = 0.4  # seconds
 Waits: TypeAlias = Callable[[Connecting, asyncio.Event], Coroutine[Any, Any, str]]

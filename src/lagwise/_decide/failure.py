@@ -103,11 +103,6 @@ class Kind(StrEnum):
         return self in _REMEDIES
 
     @property
-    def answered(self) -> bool:
-        """Whether a server stood behind the failure and said so: such a node is not silent."""
-        return self in _ANSWERED
-
-    @property
     def remedy(self) -> str:
         """What to do about a mistake, as half a sentence; empty for the other kinds, which end without a change."""
         return _REMEDIES.get(self, "")
@@ -124,9 +119,6 @@ _REMEDIES = {
     Kind.PRIVILEGE: "grant the monitor's functions to its user",
     Kind.SETUP: "see the log: a listener or an option of this application failed",
 }
-_ANSWERED = {
-    Kind.PASSWORD, Kind.LOGIN, Kind.DATABASE, Kind.PRIVILEGE, Kind.FULL, Kind.STARTING, Kind.STOPPING, Kind.REFUSED,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

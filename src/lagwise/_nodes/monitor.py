@@ -15,10 +15,10 @@ from lagwise._decide.view import Reading, View
 from lagwise._nodes.board import Board
 from lagwise._nodes.learning import Learning, Read
 from lagwise._nodes.log import log_event
-from lagwise._nodes.patience import patient
 from lagwise._nodes.prober import Prober
 from lagwise._nodes.say import say
 from lagwise._nodes.watch import Watch
+from lagwise._pools.patience import patient
 from lagwise._pools.traffic import Traffic
 from lagwise.policy import Policy
 

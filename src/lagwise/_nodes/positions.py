@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lagwise._decide.view import Reading
-from lagwise._nodes.patience import Patience
 from lagwise._nodes.probe import ask
+from lagwise._pools.patience import Patience
 
 
 class Positions:

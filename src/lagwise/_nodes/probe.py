@@ -6,7 +6,7 @@ from typing import Any
 
 from lagwise._decide.lsn import LSN
 from lagwise._decide.view import Reading, Role
-from lagwise._nodes.patience import Patience
+from lagwise._pools.patience import Patience
 
 # CASE keeps each function on the side where it is allowed: pg_current_wal_insert_lsn() raises 55000 on a
 # standby, pg_last_wal_replay_lsn() is NULL on a primary that never recovered.

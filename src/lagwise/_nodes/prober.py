@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise._decide.lsn import LSN
 from lagwise._decide.view import Reading, Role
-from lagwise._nodes.patience import Patience, patient
 from lagwise._nodes.probe import FLUSH, answer, ask
 from lagwise._pools.counters import checked_out, idle
+from lagwise._pools.patience import Patience, patient
 
 _DEAD = 3  # how many idle connections of a pool may turn out to be dead before the probe has failed
 

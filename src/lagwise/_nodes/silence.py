@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from lagwise._nodes.patience import Patience
+from lagwise._pools.patience import Patience
 
 
 class Silence:

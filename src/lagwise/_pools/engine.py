@@ -14,6 +14,7 @@ from sqlalchemy.util.concurrency import await_only
 from lagwise._client.causality import Causality
 from lagwise._decide.failure import Failure
 from lagwise._pools import sqlite
+from lagwise._pools.connecting import Connecting
 from lagwise._pools.connection import PooledConnection
 from lagwise._pools.counters import Counters, available, capacity, checked_out, idle, overflow, patience
 from lagwise._pools.driver import (
@@ -32,7 +33,7 @@ from lagwise._pools.reserve import Reserve
 from lagwise._pools.setup import Setup, autocommit
 from lagwise._pools.traffic import Readers, Traffic
 from lagwise._pools.translation import translation
-from lagwise._pools.turns import Connecting, TurnedAway, Turns
+from lagwise._pools.turns import TurnedAway, Turns
 from lagwise.errors import NoPrimary, RoutingError
 
 _MOST_CLOSED = 1000  # dead connections that one session passes over

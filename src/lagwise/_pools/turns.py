@@ -7,8 +7,6 @@ from time import monotonic
 
 _LOOK = 1.0
 """Seconds after which the first in line checks the pool by itself: a detached connection leaves without an event."""
-_TICKS, _ON_TIME, _LATE = 20, 4, 1
-_PUNCTUAL = 0.02  # seconds; an idle event loop is no later than that
 
 
 class Turns:
@@ -89,65 +87,3 @@ class _Place:
         finally:
             handle.cancel()
         self.woken.clear()
-
-
-class Connecting:
-    """The tasks that connect to a node now: each is cancelled when its time is over, or at once by `abort()`.
-
-    One timer for all: a pool gives an open connection without waiting, and then nothing is scheduled anew. The bound is
-    counted in ticks, as `Patience` counts: a tick that comes late says that this process is busy, and counts a quarter.
-    """
-
-    def __init__(self) -> None:
-        self._running: dict[asyncio.Task[object], tuple[int, int]] = {}
-        self._ended: dict[asyncio.Task[object], int] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._counted = 0
-        self._due = 0.0
-
-    def begin(self, task: asyncio.Task[object], bound: float) -> None:
-        """Note that this task begins to connect, and may take `bound` seconds."""
-        self._running[task] = (self._counted, task.cancelling())
-        if self._timer is None:
-            self._arm(bound / _TICKS)
-
-    def end(self, task: asyncio.Task[object]) -> None:
-        """Note that the task has its connection; undo a cancellation that came a moment too late."""
-        self._running.pop(task, None)
-        if self._ended and self._ended.pop(task, None) is not None:
-            task.uncancel()
-
-    def timed_out(self, task: asyncio.Task[object]) -> bool:
-        """Note that the task has failed; whether this class alone has cancelled it."""
-        self._running.pop(task, None)
-        before = self._ended.pop(task, None)
-        return before is not None and task.uncancel() <= before
-
-    def abort(self) -> None:
-        """Cancel all tasks that connect now."""
-        for task in list(self._running):
-            self._cut_off(task)
-
-    def close(self) -> None:
-        """Stop the timer: no task connects any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _cut_off(self, task: asyncio.Task[object]) -> None:
-        if task not in self._ended and not task.done():
-            self._ended[task] = self._running[task][1]
-            task.cancel()
-
-    def _arm(self, tick: float) -> None:
-        self._due = monotonic() + tick
-        self._timer = asyncio.get_running_loop().call_later(tick, self._ticked, tick)
-
-    def _ticked(self, tick: float) -> None:
-        self._timer = None
-        self._counted += _LATE if monotonic() - self._due > max(tick / 4, _PUNCTUAL) else _ON_TIME
-        for task, (since, _) in list(self._running.items()):
-            if self._counted - since >= _TICKS * _ON_TIME:
-                self._cut_off(task)
-        if self._running:
-            self._arm(tick)
