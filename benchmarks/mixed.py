@@ -14,7 +14,7 @@ from lagwise._decide.view import Role
 from lagwise.testing.cluster import Cluster
 
 CLIENTS, WRITES = 16, 0.1
-_WRITE_TRIPS, _PRIMARY_READ_TRIPS = 3, 3  # BEGIN, INSERT, COMMIT; BEGIN, SELECT, ROLLBACK
+_WRITE_TRIPS, _PRIMARY_READ_TRIPS = 3, 1  # BEGIN, INSERT, COMMIT; SELECT
 COLUMNS = ("reads", "writes", "on replicas", "stale", "of commits", "of reads", "both", "reads/s")
 
 

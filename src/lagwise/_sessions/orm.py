@@ -79,10 +79,9 @@ class RoutingSession(Session):
             self._choose(lease)
         connection = super().connection(*args, **kw)
         if isinstance(connection, WritingConnection):
-            connection.lent = True
+            connection.lent = connection.touched = True  # by the driver's own means anything can be set
         elif lease is not None and lease.connection is not None:
-            lease.held = True
-            lease.connection.touched = True  # by the driver's own means anything can be set
+            lease.held = lease.connection.touched = True
         return connection
 
     def _choose(self, lease: Lease) -> None:
