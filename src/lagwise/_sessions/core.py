@@ -176,7 +176,10 @@ class RoutedConnection(AsyncConnection):
         if self._routing.inside:
             return
         if self._ended:
-            raise ResourceClosedError("this connection is closed; db.read.connect() gives a new one")
+            raise ResourceClosedError(
+                "this connection is closed: its block has ended, in FastAPI before the response starts. A stream or a "
+                "background task opens its own: `async with db.read.connect() as connection`."
+            )
         raise AsyncContextNotStarted(
             "this connection has not begun: use it inside `async with db.read.connect() as connection:`, or await it"
         )
