@@ -1,5 +1,6 @@
 """What one client has seen so far, carried through a request, a job or a script by a context variable."""
 
+import math
 import time
 from collections import deque
 from contextvars import ContextVar, Token
@@ -9,6 +10,8 @@ from lagwise._decide.route import Route
 from lagwise._decide.token import CausalToken, Position
 
 _current: ContextVar["Causality | None"] = ContextVar("lagwise_causality", default=None)
+current = _current.get
+"""The innermost causality of this task, or None."""
 # System identifiers of the clusters that Routers of this process know. A token may have positions of other clusters:
 # of another service's database, or of this one before it was moved.
 known_systems: set[int] = set()
@@ -49,10 +52,10 @@ class Causality:
         if isinstance(token, str):
             # What follows the dot is the signature that the middleware added.
             token = CausalToken.parse(token.partition(".")[0])
-        self._seen = token or _NOTHING
+        self._seen = _NOTHING if token is None else token
         self._pending: set[Commit] = set()
         self._writing: set[Commit] = set()
-        self._entered: list[tuple[Token[Causality | None], Causality | None]] = []
+        self._entered: list[Token[Causality | None]] = []
         self.routes: deque[Route] = deque(maxlen=_ROUTES)
         """Where the latest sessions opened here went, and why."""
 
@@ -118,15 +121,14 @@ class Causality:
         carriers: dict[Causality, None] = {self: None}
         pending: list[Causality] = [self]
         for causality in pending:
-            for _, around in causality._entered:
-                if around is not None and around not in carriers:
+            for entered in causality._entered:
+                around = entered.old_value
+                if isinstance(around, Causality) and around not in carriers:
                     carriers[around] = None
                     pending.append(around)
         return tuple(carriers)
 
     def _settle(self, commit: "Commit", position: Position | None) -> None:
-        if commit not in self._pending:
-            return
         self._pending.discard(commit)
         self.changes += 1
         self.refused = position is None
@@ -142,20 +144,19 @@ class Causality:
         return f"<Causality seen={seen}{pending}{last}>"
 
     def __enter__(self) -> "Causality":
-        around = _current.get()
-        self._entered.append((_current.set(self), around if around is not self else None))
+        self._entered.append(_current.set(self))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if len(self._entered) == 1:
-            _current.reset(self._entered.pop()[0])
+            _current.reset(self._entered.pop())
             return
         # Several tasks may be inside at once, and leave in any order: each resets what it set itself.
         for place in reversed(range(len(self._entered))):
             try:
-                _current.reset(self._entered[place][0])
+                _current.reset(self._entered[place])
             except ValueError:  # set in another task
                 if place == 0:
                     raise
@@ -171,22 +172,20 @@ class Commit:
     should precede waits for `ended`.
     """
 
-    __slots__ = ("carriers", "system", "window")
+    __slots__ = ("announced", "carriers", "system", "window")
 
     def __init__(self, carriers: tuple[Causality, ...], system: int | None, window: float) -> None:
         self.carriers = carriers
         self.system = system
         self.window = window
-
-    @property
-    def announced(self) -> bool:
+        self.announced = False
         """Whether a COMMIT was sent, and nothing is known of it yet."""
-        return self in self.carriers[0]._pending
 
     def announce(self) -> None:
         """Count the commit as in doubt from now on; called before COMMIT is sent."""
         if self.system is None or self.announced:
             return
+        self.announced = True
         for causality in self.carriers:
             causality._pending.add(self)
             causality.changes += 1
@@ -210,13 +209,16 @@ class Commit:
         self._settle(None)
 
     def _settle(self, position: Position | None) -> None:
+        if not self.announced:
+            return
+        self.announced = False
         for causality in self.carriers:
             causality._settle(self, position)
 
 
 def whole_seconds() -> int:
     """The epoch time rounded up: a token may live a second longer, not shorter."""
-    return int(-(-time.time() // 1))
+    return math.ceil(time.time())
 
 
 def _shown(position: Position) -> str:

@@ -119,7 +119,7 @@ def route(
         return _on_primary(view, Reason.NO_REPLICAS)
     if demand.sticky:
         return _on_primary(view, Reason.STICKY)
-    floor = _floor(view, demand, now)
+    floor = _floor(view, demand, now) if demand.timeline else _ANY
     if floor is None:
         return _fallen_back(view, policy, Reason.OTHER_TIMELINE)
     if not view.rotation:
@@ -207,8 +207,6 @@ def _fallen_back(view: View, policy: Policy, reason: Reason) -> Route:
 
 def _floor(view: View, demand: Demand, now: float) -> LSN | None:
     """The LSN to read at or above, 0 for any, or None: not comparable with what the replicas say."""
-    if demand.timeline == 0:
-        return _ANY
     if demand.timeline != view.timeline or now < view.suspect_until:
         return _ANY if demand.expired else None
     head = view.primary.reading if view.primary is not None else None
@@ -223,9 +221,10 @@ def _pick(view: View, able: int, reason: Reason, draw: Callable[[], float]) -> R
     rotation = view.rotation
     if able == 1:
         return Route(rotation[0].name, reason, on_replica=True)
-    weights, total = view.weights, view.weights[able - 1]
-    one = rotation[bisect_right(weights, draw() * total, 0, able - 1)]
-    other = rotation[bisect_right(weights, draw() * total, 0, able - 1)]
+    weights, last = view.weights, able - 1
+    total = weights[last]
+    one = rotation[bisect_right(weights, draw() * total, 0, last)]
+    other = rotation[bisect_right(weights, draw() * total, 0, last)]
     return Route(one.name, reason, on_replica=True, rival=None if other is one else other.name)
 
 

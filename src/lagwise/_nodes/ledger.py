@@ -4,10 +4,10 @@ from typing import Any
 
 from lagwise._client.causality import Causality, Commit, whole_seconds
 from lagwise._decide.events import PositionAsked
-from lagwise._decide.lsn import LSN
 from lagwise._decide.token import Position
 from lagwise._decide.view import Reading, Role
 from lagwise._nodes.nodes import Nodes
+from lagwise._pools.placing import Place
 
 
 class Ledger:
@@ -15,11 +15,8 @@ class Ledger:
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
-
-    @property
-    def remembers_reads(self) -> bool:
-        """Whether a client's reads count as seen: the guarantee "session"."""
-        return self._nodes.policy.guarantee == "session"
+        self.remembers_reads = nodes.policy.guarantee == "session"
+        """Whether a client's reads count as seen."""
 
     def begin(self, node: str, seen: Causality) -> Commit:
         """A handle for the commit of a transaction that begins now; only PostgreSQL's commits need a token."""
@@ -41,8 +38,9 @@ class Ledger:
             if self._nodes.watcher is not None:
                 self._nodes.watcher(PositionAsked(node=node, found=found))
 
-    def placed(self, node: str, commit: Commit, system: int, timeline: int, lsn: LSN) -> None:
+    def placed(self, node: str, commit: Commit, place: Place) -> None:
         """Take the position that the answer to COMMIT told."""
+        system, timeline, lsn = place
         commit.at(Position(system=system, timeline=timeline, lsn=lsn, issued_at=whole_seconds()))
         if self._nodes.watcher is not None:
             self._nodes.watcher(PositionAsked(node=node, found=True))

@@ -51,35 +51,26 @@ class Counters:
 
 def checked_out(pool: Pool) -> int:
     """Connections in use; 0 for pools that do not count them."""
-    counting: Any = pool
     try:
-        count: int = counting.checkedout()
+        return pool.checkedout()  # type: ignore[attr-defined, no-any-return]
     except AttributeError:
         return 0
-    return count
 
 
 def idle(pool: Pool) -> bool:
     """Whether the pool has an open connection to give at once."""
-    counting: Any = pool
     try:
-        found: bool = counting.checkedin() > 0
+        return pool.checkedin() > 0  # type: ignore[attr-defined, no-any-return]
     except AttributeError:
         return False
-    return found
 
 
 def capacity(pool: Pool) -> float:
     """The most connections this pool opens; infinite for pools without a limit."""
     size = getattr(pool, "size", None)  # a number, where the pool is one of threads
     most: Any = size() if callable(size) else float("inf")
-    return most + overflow(pool)  # type: ignore[no-any-return]
-
-
-def overflow(pool: Pool) -> float:
-    """How many connections beyond its size this pool opens; infinite for pools without a limit."""
-    most = most_overflow(pool)
-    return most if most >= 0 else float("inf")
+    beyond = most_overflow(pool)
+    return most + beyond if beyond >= 0 else float("inf")
 
 
 def available(pool: Pool) -> bool:

@@ -11,12 +11,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util.concurrency import await_only
 
-from lagwise._client.causality import Causality
+from lagwise._client.causality import Causality, current
 from lagwise._decide.failure import Failure
 from lagwise._pools import sqlite
 from lagwise._pools.connecting import Connecting
 from lagwise._pools.connection import PooledConnection
-from lagwise._pools.counters import Counters, available, capacity, checked_out, idle, overflow, patience
+from lagwise._pools.counters import Counters, available, capacity, checked_out, idle, patience
 from lagwise._pools.driver import (
     NotConnected,
     WaitsForItself,
@@ -28,7 +28,7 @@ from lagwise._pools.driver import (
     is_closed,
     judge,
 )
-from lagwise._pools.internals import OptionedEngine, drop_resets
+from lagwise._pools.internals import OptionedEngine, drop_resets, most_overflow
 from lagwise._pools.reserve import Reserve
 from lagwise._pools.setup import Setup, autocommit
 from lagwise._pools.traffic import Readers, Traffic
@@ -74,7 +74,7 @@ class RoutedEngine(OptionedEngine):
         self.hear()
         task = asyncio.current_task()
         assert task is not None
-        request, tally = Causality.current(), self.tally
+        request, tally = current(), self.tally
         open_one = not tally.waiting and idle(self.pool)
         reserved = not open_one and self._wait(task, request)
         try:
@@ -206,8 +206,8 @@ class RoutedEngine(OptionedEngine):
     def gives_back_silently(self) -> bool:
         """Whether its pool takes a connection back without sending anything, and without listeners that may send."""
         pool = self.pool
-        listening = len(pool.dispatch.checkin)
-        return not pool.dispatch.reset and listening == 1 and overflow(pool) == 0  # one too many is closed
+        listeners = pool.dispatch
+        return most_overflow(pool) == 0 and not listeners.reset and len(listeners.checkin) == 1  # ours
 
     def report_failure(self, error: BaseException, connection: Connection | None) -> bool:
         """Tell the monitor what a failed statement means for the node; whether the connection is gone."""

@@ -50,6 +50,8 @@ class Pools:
         self.traffic = Traffic(name)
         self._given = target if isinstance(target, AsyncEngine) else None
         self._url = target.url if isinstance(target, AsyncEngine) else make_url(target)
+        self.is_postgresql = self._url.get_backend_name() == "postgresql"
+        """Whether this is a PostgreSQL server: the only kind that has replicas here."""
         if self.is_postgresql and self._url.get_driver_name() != "asyncpg":
             raise ValueError(
                 f"{name} uses the driver {self._url.get_driver_name()}; lagwise reads PostgreSQL's positions "
@@ -63,11 +65,6 @@ class Pools:
         writing, turns = Counters(), Turns()
         self.tallies = {"writing": writing, "reading": Counters() if self.is_postgresql else writing}
         self._turns = {"writing": turns, "reading": Turns() if self.is_postgresql else turns}
-
-    @property
-    def is_postgresql(self) -> bool:
-        """Whether this is a PostgreSQL server: the only kind that has replicas here."""
-        return self._url.get_backend_name() == "postgresql"
 
     @cached_property
     def monitoring(self) -> AsyncEngine:

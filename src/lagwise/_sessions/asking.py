@@ -9,6 +9,8 @@ from sqlalchemy.sql import Executable
 
 from lagwise.errors import NoPrimary, NoReplica, RoutingError
 
+_STREAMING = frozenset({"stream_results", "yield_per"})
+
 
 def used_after_its_end() -> RoutingError:
     return RoutingError(
@@ -26,10 +28,10 @@ def in_block(session: Session) -> bool:
 
 def wants_stream(statement: Any, options: Mapping[str, Any] | None) -> bool:
     """Whether this statement wants a server-side cursor, which lives in a transaction."""
-    if options and (options.get("stream_results") or options.get("yield_per")):
-        return True
-    own = statement.get_execution_options() if isinstance(statement, Executable) else None
-    return bool(own and (own.get("stream_results") or own.get("yield_per")))
+    own = statement.get_execution_options() if isinstance(statement, Executable) else ()
+    if _STREAMING.isdisjoint(own) and _STREAMING.isdisjoint(options or ()):
+        return False
+    return any(each and each.get(name) for each in (options, own) for name in _STREAMING)
 
 
 def left_behind(node: str) -> NoReplica:

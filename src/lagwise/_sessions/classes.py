@@ -60,5 +60,5 @@ def _begun(session: Any, _transaction: SessionTransaction, connection: Any) -> N
 def _committed(session: Session) -> None:
     """Ask for the position of a COMMIT that succeeded; a released savepoint has no COMMIT to ask for."""
     lease: Lease | None = getattr(session, "lease", None)
-    if lease is not None and lease.commits.await_position:
-        await_only(lease.commits.settle())
+    if lease is not None and lease.commit is not None and lease.commit.awaits_position:
+        await_only(lease.commit.settle())

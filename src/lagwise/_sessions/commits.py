@@ -1,49 +1,42 @@
 """The commit of a session, from BEGIN until its position is known."""
 
-from lagwise._client.causality import Causality, Commit
+from lagwise._client.causality import Causality
 from lagwise._nodes.ledger import Ledger
 from lagwise._pools.driver import driver_of
 from lagwise._pools.writing import WritingConnection
 
 
-class Commits:
-    """Holds the handle of the transaction under way, when its client carries a token."""
+class SessionCommit:
+    """The commit of one transaction, for a client that carries a token."""
 
     __slots__ = ("_commit", "_connection", "_ledger", "_node")
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, node: str, seen: Causality, connection: WritingConnection) -> None:
         self._ledger = ledger
-        self._commit: Commit | None = None
-        self._connection: WritingConnection | None = None
-        self._node = ""
-
-    def begin(self, node: str, seen: Causality, connection: WritingConnection) -> None:
-        """Begin to follow a transaction on this node, over this connection."""
-        self.close()
-        self._node, self._connection = node, connection
-        self._commit = connection.pending = self._ledger.begin(node, seen)
+        self._node = node
+        self._connection = connection
+        self._commit = connection.pending = ledger.begin(node, seen)
 
     @property
-    def await_position(self) -> bool:
+    def awaits_position(self) -> bool:
         """Whether `settle()` has work: a COMMIT without a position yet, or the end of a transaction that needs none."""
-        commit, connection = self._commit, self._connection
-        if commit is None or connection is None:
-            return False
-        return commit.announced or (commit.system is None and not connection.in_transaction())
+        commit = self._commit
+        return commit.announced or (commit.system is None and not self._connection.in_transaction())
 
     async def settle(self) -> None:
         """Find the position of a COMMIT that succeeded."""
         commit, connection = self._commit, self._connection
-        if commit is not None and commit.announced and connection is not None:
-            if connection.place is not None:
-                self._ledger.placed(self._node, commit, *connection.place)
-            else:
+        try:
+            if commit.announced and connection.place is not None:
+                self._ledger.placed(self._node, commit, connection.place)
+            elif commit.announced:
                 await self._ledger.committed(self._node, commit, driver_of(connection))
-        self.close()
+        finally:
+            self.close()
 
     def close(self) -> None:
-        """The transaction is over; a commit whose position is not known stays in doubt."""
-        commit, self._commit, self._connection = self._commit, None, None
-        if commit is not None:
+        """The transaction is over; a commit whose position is not known stays in doubt. A second call does nothing."""
+        commit = self._commit
+        if commit.announced:
             commit.unplaced()
-            commit.ended()
+        commit.ended()

@@ -177,7 +177,8 @@ class DriverRouting(ConnectionRouting):
             raise
         finally:
             connection.hear_place(asked)
-        await self.lease.commits.settle()
+        if self.lease.commit is not None:
+            await self.lease.commit.settle()
 
     async def translating_errors(self, call: Callable[[], Awaitable[T]], connection: Connection) -> T:
         """Await `call()`; report its failure to the node, and name it to the caller in lagwise's words."""

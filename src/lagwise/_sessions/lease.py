@@ -16,7 +16,7 @@ from lagwise._pools.driver import abandon, judge
 from lagwise._pools.engine import RoutedEngine
 from lagwise._pools.writing import WritingConnection
 from lagwise._sessions.asking import left_behind, lost_twice
-from lagwise._sessions.commits import Commits
+from lagwise._sessions.commits import SessionCommit
 from lagwise._sessions.stay import Phase, Stay
 
 ROUTE = "lagwise.route"
@@ -26,6 +26,10 @@ class Lease:
     """One session's claim to a node. Only its own methods change it."""
 
     stay: Stay | None = None
+    changes = 0
+    """The count of what the client has seen, as of when the node was chosen."""
+    commit: SessionCommit | None = None
+    """The commit of the transaction under way, when the client carries a token."""
     engaged = False
     """Whether something was handed out: the session stays, because the caller may have acted on it."""
     attempts: Attempts = FIRST
@@ -44,7 +48,6 @@ class Lease:
         self.seen = seen
         self._ledger = ledger
         self._info = info
-        self.commits = Commits(ledger)
 
     @property
     def engine(self) -> RoutedEngine | None:
@@ -54,14 +57,12 @@ class Lease:
     @property
     def phase(self) -> Phase:
         """How far the session has come."""
-        if self.engaged:
-            return Phase.ENGAGED
-        return Phase.NEW if self.stay is None else Phase.PLACED
+        return Phase.ENGAGED if self.engaged else Phase.NEW if self.stay is None else Phase.PLACED
 
     @property
     def node(self) -> str:
         """The name of the chosen node; empty before there is one."""
-        return self.stay.pools.name if self.stay is not None else ""
+        return (self.stay.route.node if self.stay is not None else None) or ""
 
     def __repr__(self) -> str:
         where = str(self.stay.route) if self.stay is not None else "nowhere yet"
@@ -71,14 +72,15 @@ class Lease:
         """Choose the node, unless there is one. Raises `NoPrimary` and `NoReplica`."""
         if self.stay is not None:
             return self.stay.engine
-        seen = self.seen
-        changes = 0 if seen is None else seen.changes
-        chosen = self.nodes.choose_at_once(self.intent, seen) if self.attempts is FIRST else None
+        nodes, intent, seen = self.nodes, self.intent, self.seen
+        if seen is not None:
+            self.changes = seen.changes  # before the choice, which may wait meanwhile
+        chosen = nodes.choose_at_once(intent, seen) if self.attempts is FIRST else None
         if chosen is None:
             chosen = await self._choose()
-        pools = self.nodes.pools[chosen.node]  # type: ignore[index]
-        engine = pools.writes if self.intent.write else pools.reads
-        self.stay = Stay(chosen, pools, engine, changes)
+        pools = nodes.pools[chosen.node]  # type: ignore[index]
+        engine = pools.writes if intent.write else pools.reads
+        self.stay = Stay(chosen, engine)
         self._info[ROUTE] = chosen
         if seen is not None:
             seen.routes.append(chosen)
@@ -86,15 +88,14 @@ class Lease:
 
     async def _choose(self) -> Route:
         """Choose among the nodes that have not failed, and wait where a better View may come."""
-        intent, attempts = self.intent, self.attempts
-        if attempts.on_primary:
-            intent = replace(intent, primary=True)
+        attempts = self.attempts
+        intent = replace(self.intent, primary=True) if attempts.on_primary else self.intent
         return await self.nodes.choose(intent, self.seen, avoid=attempts.failed, holder=self)
 
     @property
     def may_be_overtaken(self) -> bool:
         """Whether the client may have written since this stay began: a cheap check before each statement."""
-        return self.seen is not None and self.stay is not None and self.seen.changes != self.stay.changes
+        return self.seen is not None and self.seen.changes != self.changes
 
     def confirm_current(self, *, snapshot_taken: bool, pinned: bool = False) -> bool:
         """Stay where the client's writes are; False where the node lacks one and the session may move.
@@ -109,12 +110,12 @@ class Lease:
             NoReplica: the node lacks a write of the client, and the session holds on to its connection there.
         """
         seen, stay = self.seen, self.stay
-        if self.intent.write or seen is None or stay is None or seen.changes == stay.changes:
+        if self.intent.write or seen is None or stay is None or seen.changes == self.changes:
             return True
         if self.intent.snapshot and snapshot_taken:
             return True
         if self.nodes.covers(stay.route, self.intent, seen):
-            self.stay = replace(stay, changes=seen.changes)
+            self.changes = seen.changes
             return True
         if pinned or self.pinned:
             raise left_behind(self.node)
@@ -149,7 +150,9 @@ class Lease:
         self.connection = connection
         if isinstance(connection, WritingConnection):
             if self.seen is not None:
-                self.commits.begin(self.node, self.seen, connection)
+                if self.commit is not None:
+                    self.commit.close()
+                self.commit = SessionCommit(self._ledger, self.node, self.seen, connection)
         elif self.intent.snapshot:
             connection.engage("REPEATABLE READ")
         elif self.transactional:
@@ -240,4 +243,6 @@ class Lease:
         self.engaged = self.held = self.transactional = False
         if self.nodes.policy.fall_back_limit is not None:
             self.nodes.release(self)
-        self.commits.close()
+        if self.commit is not None:
+            self.commit.close()
+            self.commit = None

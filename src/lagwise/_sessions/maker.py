@@ -6,7 +6,7 @@ from typing import Any, TypedDict, Unpack
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
 
-from lagwise._client.causality import Causality
+from lagwise._client.causality import current
 from lagwise._nodes.intent import Intent
 from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.nodes import Nodes
@@ -79,7 +79,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
             return session
         session = super().__call__(bind=bind, **local_kw)
         sync: RoutingSession = session.sync_session  # type: ignore[assignment]
-        sync.lease = Lease(nodes, self._ledger, intent, Causality.current(), session.info)
+        sync.lease = Lease(nodes, self._ledger, intent, current(), session.info)
         return session
 
     def begin(self) -> SessionBlock:
@@ -131,7 +131,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
 
     def _lease(self, intent: Intent) -> Lease:
         self._nodes.require_open()
-        return Lease(self._nodes, self._ledger, intent, Causality.current(), {})
+        return Lease(self._nodes, self._ledger, intent, current(), {})
 
 
 def for_one_block(maker: RoutingSessionMaker, **options: Any) -> AsyncSession:

@@ -26,7 +26,6 @@ class RoutingSession(Session):
     """Whether a use after the end raises, instead of beginning a new transaction."""
     _over = False
     _binds_of_its_own = False
-    _statements_under_way = 0
     _rested = False
     """Whether a plain read has ended since the last commit or rollback."""
     _closes_as_usual = True
@@ -44,12 +43,12 @@ class RoutingSession(Session):
                 raise used_after_its_end()
             if (found := super().get_bind(*args, **kw)) is not self.bind:
                 return found
-        if lease.stay is None or lease.may_be_overtaken:
-            if not in_greenlet():
-                return lease.engine or lease.nodes.default_engine.sync_engine
-            self._choose(lease)
-        assert lease.stay is not None
-        return lease.stay.engine
+        stay = lease.stay
+        if stay is None or lease.may_be_overtaken:
+            if in_greenlet():
+                self._choose(lease)
+            return lease.engine or lease.nodes.default_engine.sync_engine
+        return stay.engine
 
     def bind_mapper(self, mapper: Any, bind: Any) -> None:
         """As `Session.bind_mapper`: statements on this mapper go where the application says."""
@@ -116,17 +115,19 @@ class RoutingSession(Session):
 
     def execute(self, statement: Any, *args: Any, **kw: Any) -> Any:
         """As `Session.execute`, on a node that answers and has what the client wrote."""
-        return self._where_it_succeeds(super().execute, statement, *args, **kw)
+        return self._where_it_succeeds(super().execute, statement, args, kw)
 
     def scalar(self, statement: Any, *args: Any, **kw: Any) -> Any:
         """As `Session.scalar`, likewise."""
-        return self._where_it_succeeds(super().scalar, statement, *args, **kw)
+        return self._where_it_succeeds(super().scalar, statement, args, kw)
 
     def scalars(self, statement: Any, *args: Any, **kw: Any) -> Any:
         """As `Session.scalars`, likewise."""
-        return self._where_it_succeeds(super().scalars, statement, *args, **kw)
+        return self._where_it_succeeds(super().scalars, statement, args, kw)
 
-    def _where_it_succeeds(self, run: Callable[..., Any], statement: Any, *args: Any, **kw: Any) -> Any:
+    def _where_it_succeeds(
+        self, run: Callable[..., Any], statement: Any, args: tuple[Any, ...], kw: dict[str, Any]
+    ) -> Any:
         """Run a read session's first statement on one node after the other: nothing has been returned yet."""
         lease = self.lease
         if self._over:
@@ -137,32 +138,27 @@ class RoutingSession(Session):
             self._notice_end(lease)
         if lease.may_be_overtaken:
             self._confirm_current(lease)
-        if streams := wants_stream(statement, kw.get("execution_options")):
+        if wants_stream(statement, kw.get("execution_options")):
             lease.ask_for_transaction()
-        self._statements_under_way += 1
-        try:
-            result = self._on_some_node(lease, run, statement, *args, **kw)
-        finally:
-            self._statements_under_way -= 1
-        lease.note_read()
-        if lease.remembers:
-            await_only(lease.remember())
-        if not streams and lease.may_rest and not self._statements_under_way:
-            self._rest(lease)
-        return result
-
-    def _on_some_node(self, lease: Lease, run: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+        outermost = lease.connection is None  # a listener may run a statement while another one has the connection
         while True:
             if lease.stay is None:
                 await_only(lease.place())
             try:
-                return run(*args, **kw)
+                result = run(statement, *args, **kw)
+                break
             except Exception as error:
                 # A held connection may have execution options, which another connection would not have.
                 if lease.held or in_block(self) or not lease.leave_failed_node(error):
                     raise
                 with suppress(Exception):
                     self._end_transaction()
+        lease.note_read()
+        if lease.remembers:
+            await_only(lease.remember())
+        if outermost and lease.may_rest:
+            self._rest(lease)
+        return result
 
     def _rest(self, lease: Lease) -> None:
         """Give the connection back: the rows are read, and each statement has a snapshot of its own anyway."""

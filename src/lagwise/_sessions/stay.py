@@ -5,7 +5,6 @@ from enum import Enum, auto
 
 from lagwise._decide.route import Route
 from lagwise._pools.engine import RoutedEngine
-from lagwise._pools.pools import Pools
 
 
 class Phase(Enum):
@@ -21,9 +20,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """Where a session is, and what its client had seen when it came."""
+    """Where a session is, and why."""
 
     route: Route
-    pools: Pools
     engine: RoutedEngine
-    changes: int
