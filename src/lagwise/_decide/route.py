@@ -209,10 +209,11 @@ def _floor(view: View, demand: Demand, now: float) -> LSN | None:
     """The LSN to read at or above, 0 for any, or None: not comparable with what the replicas say."""
     if demand.timeline != view.timeline or now < view.suspect_until:
         return _ANY if demand.expired else None
-    head = view.primary.reading if view.primary is not None else None
-    if demand.expired and head is not None and head.at >= now and demand.floor > head.lsn:
-        # The primary has not reached the position a whole window later: its log is lost, and no replica will reach it.
-        return _ANY
+    if demand.expired:
+        head = view.primary.reading if view.primary is not None else None
+        if head is not None and head.at >= now and demand.floor > head.lsn:
+            # The primary has not reached the position a whole window later: its log is lost, and no replica will.
+            return _ANY
     return demand.floor
 
 

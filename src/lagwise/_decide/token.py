@@ -129,11 +129,12 @@ class CausalToken:
 
     def floor(self, system: int) -> Position | None:
         """What a read of this cluster must respect: its position and the doubts about unnamed clusters."""
-        known, unnamed = self.position(system), self.position(0)
-        if unnamed is None or system == 0:
-            return known
-        unnamed = replace(unnamed, system=system)
-        return unnamed if known is None else known.merge(unnamed)
+        floor: Position | None = None
+        for position in self.positions:
+            if position.system in (system, 0):
+                known = position if position.system == system else replace(position, system=system)
+                floor = known if floor is None else floor.merge(known)
+        return floor
 
     def __bool__(self) -> bool:
         return bool(self.positions)

@@ -42,12 +42,14 @@ class Intent:
 
         A token's floor depends on which cluster the view is of.
         """
-        if seen is None or not (token := seen.token):
+        if seen is None or not (token := seen.token).positions:
             return self.plain
         now, window = time.time(), policy.sticky_window
         floor = token.floor(view.system) or Position(system=view.system)
-        strangers = (p for p in token if p.system not in known_systems)
-        lost = any(p.in_doubt(window, now) or not p.expired(window, now) for p in strangers)
+        lost = False
+        for position in token.positions:
+            if position.system not in known_systems:
+                lost = lost or position.in_doubt(window, now) or not position.expired(window, now)
         return Demand(
             write=self.write,
             strong=self.primary,

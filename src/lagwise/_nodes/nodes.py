@@ -154,7 +154,8 @@ class Nodes:
         if asyncio.get_running_loop() is not self._home.loop:
             raise self._home.elsewhere()
         view = monitor.view
-        chosen = route(view, policy, intent.demand(seen, policy, view), monitor.clock())
+        demand = intent.plain if seen is None else intent.demand(seen, policy, view)
+        chosen = route(view, policy, demand, monitor.clock())
         if chosen.node is None or chosen.fell_back:
             return None
         if chosen.rival is not None:

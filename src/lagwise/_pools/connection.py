@@ -33,6 +33,8 @@ class PooledConnection(Connection):
     It is fenced: its server refuses writes (`default_transaction_read_only`), also after a promotion.
     """
 
+    engine: Any
+    """The RoutedEngine that it is of."""
     touched = False
     """Whether a statement may have left something that outlives the session."""
     spoilt = False
@@ -55,13 +57,12 @@ class PooledConnection(Connection):
     @property
     def traffic(self) -> Any:
         """The traffic of its node."""
-        return cast("Any", self.engine).traffic
+        return self.engine.traffic
 
     @property
     def catalog(self) -> Catalog:
         """What the database says of the functions, operators and types that statements name."""
-        catalog: Catalog = self.traffic.catalog
-        return catalog
+        return self.engine.traffic.catalog  # type: ignore[no-any-return]
 
     def note(self, statement: str) -> None:
         """Prepare for a statement that is about to run; called before each.
@@ -69,8 +70,7 @@ class PooledConnection(Connection):
         Raises:
             ReadOnly: the statement would lift what keeps a read from writing.
         """
-        engine: Any = self.engine
-        effect = effects_of(statement, engine.traffic.catalog)
+        effect = effects_of(statement, self.engine.traffic.catalog)
         if effect:
             self.prepare_for(effect, statement)
 

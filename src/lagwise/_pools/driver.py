@@ -101,8 +101,11 @@ def abandon(connection: Connection) -> None:
 
 def is_closed(connection: Connection) -> bool:
     """Whether the driver knows that the connection is closed; pool_pre_ping would ask the server, one round trip."""
-    closed: Callable[[], bool] | None = connection.info.get(IS_CLOSED)
-    return closed is not None and closed()
+    return connection.info.get(IS_CLOSED, _never)()  # type: ignore[no-any-return]
+
+
+def _never() -> bool:
+    return False
 
 
 def in_hot_standby(connection: Connection) -> bool | None:

@@ -137,11 +137,6 @@ class Lending:
         self._driver._pool_release_ctr = self._before
 
 
-def lend(driver: Any) -> Lending:
-    """Lend asyncpg's connection; statements, cursors and transactions of it are valid until the lending ends."""
-    return Lending(driver)
-
-
 def listen_first(target: Any, name: str, listener: Any) -> None:
     """As `event.listen`, before the listeners that are there already."""
     event.listen(target, name, listener, insert=True)

@@ -233,5 +233,5 @@ class Pools:
         # An event of the dialect, not of the engine: with listeners of an engine's events, every new Connection joins
         # the listeners of engine and connection again, which costs more than all the rest of this class.
         connection: Any = rest[-1].root_connection
-        if isinstance(connection, PooledConnection) and connection.engine.traffic is self.traffic:  # type: ignore[attr-defined]
+        if isinstance(connection, PooledConnection) and connection.engine.traffic is self.traffic:
             connection.note(statement)

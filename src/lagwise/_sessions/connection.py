@@ -20,11 +20,16 @@ T = TypeVar("T")
 class ConnectionRouting:
     """Routes a connection without a session as a session routes itself."""
 
+    inside = False
+    """Whether the block has begun and not ended: only then a new connection replaces a lost one."""
+    taken = False
+    """Whether something was read over the connection of the moment."""
+    left = False
+    """Whether the block has ended."""
+    _busy = False
+
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
-        self._busy = False
-        self.inside = False
-        """Whether the block has begun and not ended: only then a new connection replaces a lost one."""
 
     @property
     def connection(self) -> PooledConnection:
@@ -32,6 +37,11 @@ class ConnectionRouting:
         if self.lease.connection is None:
             raise RoutingError("this connection was lost, and its block cannot go on. Begin a new one.")
         return self.lease.connection
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection of the moment was lost, and nothing keeps the caller from another one."""
+        return False
 
     @property
     def bound(self) -> bool:
@@ -50,9 +60,14 @@ class ConnectionRouting:
 
     async def settle_in(self, connection: PooledConnection) -> None:
         """Prepare each connection, the first one and each replacement, before its use."""
+        self.taken = False
+
+    def let_go(self) -> None:
+        """End the caller's use of the connection of the moment, in which there is nothing."""
 
     async def settle_up(self, connection: Connection) -> None:
-        """Prepare each connection before it goes back to its pool."""
+        """Prepare each connection before it goes back to its pool, whatever is in it."""
+        self.let_go()
 
     async def enter(self) -> None:
         """Choose a node; a connection comes with the first statement. Raises what `db.read()` raises."""
@@ -67,7 +82,8 @@ class ConnectionRouting:
         """Connect, on another node when that fails."""
         lease = self.lease
         while True:
-            engine = await lease.place()
+            stay = lease.stay
+            engine = stay.engine if stay is not None else await lease.place()
             connection: PooledConnection | None = None
             try:
                 connection = await greenlet_spawn(engine.connect)
@@ -93,11 +109,13 @@ class ConnectionRouting:
         lease = self.lease
         if not self.inside:
             return
-        if lease.may_be_overtaken and not self.confirm_current():
+        if self.lost or (lease.may_be_overtaken and not self.confirm_current()):
             await to_the_end(self._depart())
             lease.move()
         if lease.connection is None:
             await self.arrive()
+        elif lease.intent.snapshot:
+            lease.connection.engage("REPEATABLE READ")  # the caller may have ended the transaction before
 
     def confirm_current(self) -> bool:
         """Whether the connection shows what the client has written. Raises as `confirm()`."""
@@ -110,8 +128,9 @@ class ConnectionRouting:
 
     async def run(self, statement: Callable[[], Awaitable[T]]) -> T:
         """Run a statement where its client's writes are; the first one where it succeeds. Raises as `confirm()`."""
-        self._begin_alone()
-        lease = self.lease
+        if self._busy:
+            raise _under_way()
+        self._busy, lease = True, self.lease
         try:
             await self.confirm()
             while True:
@@ -124,48 +143,47 @@ class ConnectionRouting:
                     await to_the_end(_end(connection))
                     await self.arrive()
                 else:
-                    await self.note_read()
+                    self.taken = True
+                    lease.note_read()
+                    if lease.remembers:
+                        await lease.remember()
                     return result
         finally:
             self._busy = False
 
     async def run_unretried(self, call: Callable[[], Awaitable[T]]) -> T:
         """Run a call once, where the client's writes are: it may return something before it fails."""
-        self._begin_alone()
+        if self._busy:
+            raise _under_way()
+        self._busy, lease = True, self.lease
         try:
             await self.confirm()
-            self.lease.note_read()
+            lease.note_read()
             result = await call()
-            await self.note_read()
+            self.taken = True
+            lease.note_read()
+            if lease.remembers:
+                await lease.remember()
             return result
         finally:
             self._busy = False
 
-    def _begin_alone(self) -> None:
-        """Refuse a second statement while one runs: each would take a connection, and one of them would be lost."""
-        if self._busy:
-            raise InterfaceError("cannot perform operation: another operation is in progress")
-        self._busy = True
-
-    async def note_read(self) -> None:
-        """Something is handed out: remember how much the client may have seen."""
-        self.lease.note_read()
-        if self.lease.remembers:
-            await self.lease.remember()
-
     async def rest(self) -> None:
         """Give the connection back between two statements, when there is nothing in it."""
         lease = self.lease
-        if self.bound or lease.stay is None or not lease.may_rest:
+        if self.bound or not lease.may_rest:
             return
-        if lease.stay.engine.gives_back_silently:
-            await self._depart(silently=True)
+        if lease.nodes.is_open and lease.ends_silently:
+            connection = self.connection
+            lease.put_down()
+            self.let_go()
+            connection.close()
         else:
             await to_the_end(self._depart())
 
     async def leave(self) -> None:
         """Give the connection back; a cancellation does not interrupt this."""
-        self.inside = False
+        self.inside, self.left = False, True
         if self.lease.connection is None:
             self.lease.end()
         elif self.silent:
@@ -213,6 +231,11 @@ async def _end(connection: Connection | None) -> None:
             await greenlet_spawn(connection.invalidate)
         with suppress(Exception):
             await greenlet_spawn(connection.close)
+
+
+def _under_way() -> InterfaceError:
+    """The error of a second statement while one runs: each would take a connection, and one of them would be lost."""
+    return InterfaceError("cannot perform operation: another operation is in progress")
 
 
 async def to_the_end(work: Awaitable[Any]) -> None:

@@ -1,11 +1,12 @@
 """SQLAlchemy Core without a session: a connection for reads, under the promise of a read session."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy.exc import ResourceClosedError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncResult, AsyncTransaction
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncResult, AsyncTransaction
 from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 from sqlalchemy.ext.asyncio.exc import AsyncContextNotStarted
 
@@ -37,18 +38,16 @@ class RoutedConnection(AsyncConnection):
     Its first statement runs on another node when the node fails. After `begin()` the connection stays on its node.
     """
 
-    def __init__(self, lease: Lease) -> None:
-        super().__init__(lease.nodes.default_engine)
+    _options: Mapping[str, Any] = {}
+
+    def __init__(self, engine: AsyncEngine, lease: Lease) -> None:
+        super().__init__(engine)
         self._routing = CoreRouting(lease, self._take)
-        self._options: dict[str, Any] = {}
-        self._ended = False
 
     def _take(self, connection: PooledConnection) -> None:
-        engine = self._routing.lease.engine
-        assert engine is not None
         if self._options:
             connection.execution_options(**self._options)
-        super().__init__(engine.for_async, connection)
+        super().__init__(connection.engine.for_async, connection)
 
     async def start(self, is_ctxmanager: bool = False) -> "RoutedConnection":
         """Choose the node. Raises what `db.read()` raises."""
@@ -64,11 +63,10 @@ class RoutedConnection(AsyncConnection):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        await self._routing.leave()
 
     async def close(self) -> None:
         """Give the connection back. A second call does nothing."""
-        self._ended = self._ended or self._routing.inside
         await self._routing.leave()
 
     @property
@@ -106,11 +104,11 @@ class RoutedConnection(AsyncConnection):
 
     async def execute(self, *args: Any, **kw: Any) -> Any:
         """As `AsyncConnection.execute`, on a node that answers and has what the client wrote."""
-        return await self._run(super().execute, *args, **kw)
+        return await self._run(partial(super().execute, *args, **kw))
 
     async def exec_driver_sql(self, *args: Any, **kw: Any) -> Any:
         """As `AsyncConnection.exec_driver_sql`, likewise."""
-        return await self._run(super().exec_driver_sql, *args, **kw)
+        return await self._run(partial(super().exec_driver_sql, *args, **kw))
 
     @asyncstartablecontext
     async def stream(self, *args: Any, **kw: Any) -> AsyncIterator[AsyncResult[Any]]:
@@ -133,8 +131,7 @@ class RoutedConnection(AsyncConnection):
 
     async def run_sync(self, *args: Any, **kw: Any) -> Any:
         """As `AsyncConnection.run_sync`, on a node that has what the client wrote. It never runs twice."""
-        run = super().run_sync
-        return await self._hold(lambda: run(*args, **kw), unseen=True)
+        return await self._hold(partial(super().run_sync, *args, **kw), unseen=True)
 
     async def get_raw_connection(self) -> Any:
         """As `AsyncConnection.get_raw_connection`; from here on the block keeps this connection."""
@@ -169,13 +166,13 @@ class RoutedConnection(AsyncConnection):
         connection = self._routing.lease.connection
         if connection is not None:
             connection.execution_options(**opt)
-        self._options.update(opt)
+        self._options = {**self._options, **opt}
         return self
 
     def _require_started(self) -> None:
         if self._routing.inside:
             return
-        if self._ended:
+        if self._routing.left:
             raise ResourceClosedError(
                 "this connection is closed: its block has ended, in FastAPI before the response starts. A stream or a "
                 "background task opens its own: `async with db.read.connect() as connection`."
@@ -192,8 +189,10 @@ class RoutedConnection(AsyncConnection):
             self._routing.connection.touched = True  # by the driver's own means anything can be set
         return await self._routing.run_unretried(call)
 
-    async def _run(self, statement: Callable[..., Awaitable[Any]], *args: Any, **kw: Any) -> Any:
-        self._require_started()
-        result = await self._routing.run(lambda: statement(*args, **kw))
-        await self._routing.rest()
+    async def _run(self, statement: Callable[[], Awaitable[Any]]) -> Any:
+        routing = self._routing
+        if not routing.inside:
+            self._require_started()
+        result = await routing.run(statement)
+        await routing.rest()
         return result

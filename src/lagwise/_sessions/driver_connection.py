@@ -1,36 +1,44 @@
 """The driver's own connection, asyncpg's, from the same pools and with the same promises."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Any
 
 from lagwise._sessions.driver_routing import DriverRouting
 from lagwise._sessions.lease import Lease
 from lagwise._sessions.lent import LentConnection
+from lagwise.errors import RoutingError
 
 
-@asynccontextmanager
-async def reading(lease: Lease) -> AsyncIterator[Any]:
-    """A connection that reads, on the chosen node; it is taken with the first statement."""
-    async with _lent(lease) as (_, connection):
-        yield connection
+class DriverBlock(AbstractAsyncContextManager[Any]):
+    """Lends a connection for one block. One that reads comes from its pool with the first statement.
 
+    One that writes comes in a transaction, which is committed when the block succeeds.
+    """
 
-@asynccontextmanager
-async def writing(lease: Lease) -> AsyncIterator[Any]:
-    """A connection on the primary, in a transaction that is committed when the block succeeds."""
-    async with _lent(lease) as (routing, connection):
-        yield connection
-        await routing.commit()
+    _lent: LentConnection | None = None
 
+    def __init__(self, lease: Lease) -> None:
+        self._routing = DriverRouting(lease)
 
-@asynccontextmanager
-async def _lent(lease: Lease) -> AsyncIterator[tuple[DriverRouting, LentConnection]]:
-    routing = DriverRouting(lease)
-    await routing.enter()
-    connection = LentConnection(routing)
-    try:
-        yield routing, connection
-    finally:
-        connection.take_back()
-        await routing.leave()
+    async def __aenter__(self) -> Any:
+        if self._lent is not None:
+            raise RoutingError("asyncpg() is for one block: call it anew for the next one")
+        routing = self._routing
+        self._lent = lent = LentConnection(routing)
+        await routing.enter()
+        if routing.begins:
+            await routing.begin()
+        return lent
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        routing, lent = self._routing, self._lent
+        assert lent is not None
+        try:
+            if kind is None and routing.lease.intent.write:
+                await routing.commit()
+        finally:
+            lent.take_back()
+            await routing.leave()

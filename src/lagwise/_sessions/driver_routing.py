@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
@@ -11,7 +12,7 @@ from lagwise._decide.effect import Effect
 from lagwise._decide.statement import effects_of
 from lagwise._pools.connection import IN_TRANSACTION, PooledConnection, takes_a_snapshot
 from lagwise._pools.driver import abandon, driver_of
-from lagwise._pools.internals import Lending, lend
+from lagwise._pools.internals import Lending
 from lagwise._pools.writing import WritingConnection
 from lagwise._sessions.connection import ConnectionRouting
 from lagwise._sessions.lease import Lease
@@ -24,19 +25,24 @@ T = TypeVar("T")
 class DriverRouting(ConnectionRouting):
     """Keeps the promises of a session for a caller who holds asyncpg's own connection."""
 
+    transaction: Any = None
+    """The transaction of the routing itself, or None: the caller's transactions are savepoints in it."""
+    spoilt = False
+    """Whether the driver was changed in ways that cannot be undone: codecs, listeners."""
+    _lending: Lending | None = None
+
     def __init__(self, lease: Lease) -> None:
         super().__init__(lease)
-        self.transaction: Any = None
-        """The transaction of the routing itself, or None: the caller's transactions are savepoints in it."""
-        self.spoilt = False
-        """Whether the driver was changed in ways that cannot be undone: codecs, listeners."""
-        self._lending: Lending | None = None
+        self.begins = lease.intent.write or lease.intent.snapshot
+        """Whether a transaction begins with each connection."""
 
     @property
     def bound(self) -> bool:
         """Whether the caller holds this connection, or has a transaction open in it."""
-        connection = self.lease.connection
-        return super().bound or (connection is not None and self.transaction is None and _in_transaction(connection))
+        lease = self.lease
+        if lease.held or lease.transactional:
+            return True
+        return lease.connection is not None and self.transaction is None and _in_transaction(lease.connection)
 
     @property
     def pinned(self) -> bool:
@@ -48,30 +54,34 @@ class DriverRouting(ConnectionRouting):
         """Whether `leave()` sends nothing: not where a transaction is rolled back, or the connection is closed."""
         return not self.spoilt and self.transaction is None and super().silent
 
-    async def enter(self) -> None:
-        """Choose a node; the transaction of a write, or of a snapshot, begins at once."""
-        await super().enter()
-        if self.lease.intent.write or self.lease.intent.snapshot:
-            try:
-                await self.arrive()
-            except BaseException:
-                self.inside = False
-                self.lease.end()
-                raise
+    async def begin(self) -> None:
+        """Begin the transaction of a write, or of a snapshot, without waiting for a statement."""
+        try:
+            await self.arrive()
+        except BaseException:
+            self.inside = False
+            self.lease.end()
+            raise
 
     async def settle_in(self, connection: PooledConnection) -> None:
         """Lend the driver's connection; begin the transaction of a write, or of a snapshot."""
         self.transaction = None
-        self._lending = lend(driver_of(connection))
-        if self.lease.intent.write:
-            await self._begin(connection, isolation=None, readonly=False)
-        elif self.lease.intent.snapshot:
-            await self._begin(connection, isolation="repeatable_read", readonly=True)
+        self._lending = Lending(driver_of(connection))
+        if self.begins:
+            reads = self.lease.intent.snapshot
+            await self._begin(connection, isolation="repeatable_read" if reads else None, readonly=reads)
 
     async def _begin(self, connection: Connection, *, isolation: str | None, readonly: bool) -> None:
         transaction = driver_of(connection).transaction(isolation=isolation, readonly=readonly)
         await self.translating_errors(transaction.start, connection)
         self.transaction = transaction
+
+    async def run_text(self, name: str, query: str, *args: Any, **kw: Any) -> Any:
+        """Run one of the driver's methods on this text. Raises what `prepare_for()` and the driver raise."""
+        connection = self.connection
+        await self.prepare_for(query)
+        run = getattr(driver_of(connection), name)
+        return await self.translating_errors(partial(run, query, *args, **kw), connection)
 
     async def prepare_for(self, statement: str) -> None:
         """Give a statement the transaction that it needs, and remember what it leaves.
@@ -132,11 +142,12 @@ class DriverRouting(ConnectionRouting):
             abandon(connection)  # the server ends a transaction when its connection breaks
             self.spoilt = True
         finally:
-            self._take_back()
+            self.let_go()
         if self.spoilt:
             await greenlet_spawn(connection.invalidate)
 
-    def _take_back(self) -> None:
+    def let_go(self) -> None:
+        """End the lending of the driver's connection: what came from it raises from now on."""
         if self._lending is not None:
             self._lending.end()
             self._lending = None
@@ -155,7 +166,10 @@ class DriverRouting(ConnectionRouting):
         self.lease.note_read()
 
     async def rest(self) -> None:
-        """Give the connection back between two statements, when there is nothing in it."""
+        """As `ConnectionRouting.rest`; where nothing is in it, and the fence holds."""
+        connection = self.lease.connection
+        if connection is not None and connection.unsure:
+            await self.keep_fenced()
         if self.transaction is None and not self.spoilt:
             await super().rest()
 
@@ -182,11 +196,11 @@ class DriverRouting(ConnectionRouting):
 
     async def translating_errors(self, call: Callable[[], Awaitable[T]], connection: Connection) -> T:
         """Await `call()`; report its failure to the node, and name it to the caller in lagwise's words."""
-        engine = self.lease.engine
-        assert engine is not None
         try:
             return await call()
         except Exception as error:
+            engine = self.lease.engine
+            assert engine is not None
             if engine.report_failure(error, connection):
                 self.spoilt = True
             if (translated := engine.translated(error, connection)) is not None:

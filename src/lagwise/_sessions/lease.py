@@ -72,14 +72,14 @@ class Lease:
         """Choose the node, unless there is one. Raises `NoPrimary` and `NoReplica`."""
         if self.stay is not None:
             return self.stay.engine
-        nodes, intent, seen = self.nodes, self.intent, self.seen
+        seen = self.seen
         if seen is not None:
             self.changes = seen.changes  # before the choice, which may wait meanwhile
-        chosen = nodes.choose_at_once(intent, seen) if self.attempts is FIRST else None
+        chosen = self.nodes.choose_at_once(self.intent, seen) if self.attempts is FIRST else None
         if chosen is None:
             chosen = await self._choose()
-        pools = nodes.pools[chosen.node]  # type: ignore[index]
-        engine = pools.writes if intent.write else pools.reads
+        pools = self.nodes.pools[chosen.node]  # type: ignore[index]
+        engine = pools.writes if self.intent.write else pools.reads
         self.stay = Stay(chosen, engine)
         self._info[ROUTE] = chosen
         if seen is not None:
@@ -136,10 +136,12 @@ class Lease:
     def may_rest(self) -> bool:
         """Whether the connection can go back to its pool between two statements."""
         connection = self.connection
-        if connection is None or self.stay is None or connection.touched or connection.engaged or self.held:
+        if connection is None or connection.touched or connection.engaged:
+            return False
+        if self.held or self.transactional or self.intent.snapshot:
             return False
         # In-memory SQLite has one connection for all: to give it back rolls back what a write session has begun.
-        return self.stay.engine.fenced and not (self.transactional or self.intent.snapshot)
+        return connection.engine.fenced  # type: ignore[no-any-return]
 
     def move(self) -> None:
         """Leave the node; the next statement chooses a node again."""

@@ -66,14 +66,7 @@ class LentConnection:
         return _of_the_driver(routing, name)
 
     async def _run(self, routing: DriverRouting, name: str, query: str, *args: Any, **kw: Any) -> Any:
-        async def statement() -> Any:
-            await routing.prepare_for(query)
-            run = getattr(driver_of(routing.connection), name)
-            return await routing.translating_errors(partial(run, query, *args, **kw), routing.connection)
-
-        found = await routing.run(statement)
-        if routing.connection.unsure:
-            await routing.keep_fenced()
+        found = await routing.run(partial(routing.run_text, name, query, *args, **kw))
         await routing.rest()
         return found
 

@@ -14,7 +14,7 @@ from lagwise._pools.internals import SessionBlock
 from lagwise._sessions.blocks import ReadBlock
 from lagwise._sessions.classes import routed
 from lagwise._sessions.core import RoutedConnection
-from lagwise._sessions.driver_connection import reading, writing
+from lagwise._sessions.driver_connection import DriverBlock
 from lagwise._sessions.lease import Lease
 from lagwise._sessions.orm import RoutingSession
 
@@ -70,8 +70,9 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
             NotOpen: the Router is not running.
             ValueError: `max_staleness` is negative, or reading options are given to `db.write`.
         """
-        intent = self._intent(max_staleness=max_staleness, primary=primary, snapshot=snapshot)
-        nodes = self._nodes
+        nodes, intent = self._nodes, self._plain
+        if max_staleness is not None or primary or snapshot:
+            intent = self._intent(max_staleness=max_staleness, primary=primary, snapshot=snapshot)
         bind = nodes.engine_to_show()
         if self._own_binds or (local_kw and _binds(local_kw)):
             session = super().__call__(**local_kw)
@@ -102,7 +103,8 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
                 "connections without a session are for reads: write with db.write() and its execute(), "
                 "or with db.write.asyncpg()"
             )
-        return RoutedConnection(self._lease(self._intent(**options)))
+        lease = self._lease(options)
+        return RoutedConnection(lease.nodes.engine_to_show(), lease)
 
     def asyncpg(self, **options: Unpack[ReadOptions]) -> AbstractAsyncContextManager[Any]:
         """The driver's own connection, from the same pools and with the same promises.
@@ -113,25 +115,23 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         Raises:
             ValueError: the database is not PostgreSQL.
         """
-        lease = self._lease(self._intent(**options))
-        if self._nodes.default_engine.dialect.driver != "asyncpg":
+        lease = self._lease(options)
+        if lease.nodes.engine_to_show().dialect.driver != "asyncpg":
             raise ValueError(
                 "asyncpg() needs PostgreSQL (postgresql+asyncpg://...); use a session or db.read.connect()"
             )
-        return writing(lease) if self._write else reading(lease)
+        return DriverBlock(lease)
+
+    def _lease(self, options: ReadOptions) -> Lease:
+        intent = self._intent(**options) if options else self._plain
+        return Lease(self._nodes, self._ledger, intent, current(), {})
 
     def _intent(self, *, max_staleness: float | None = None, primary: bool = False, snapshot: bool = False) -> Intent:
-        if max_staleness is None and not primary and not snapshot:
-            return self._plain
         if self._write:
             raise ValueError("max_staleness, primary and snapshot are for db.read; a write session is on the primary")
         if max_staleness is not None and not max_staleness >= 0:
             raise ValueError(f"max_staleness must be at least 0 seconds, not {max_staleness!r}")
         return Intent(write=False, max_staleness=max_staleness, primary=primary, snapshot=snapshot)
-
-    def _lease(self, intent: Intent) -> Lease:
-        self._nodes.require_open()
-        return Lease(self._nodes, self._ledger, intent, current(), {})
 
 
 def for_one_block(maker: RoutingSessionMaker, **options: Any) -> AsyncSession:

@@ -163,11 +163,10 @@ class RoutingSession(Session):
     def _rest(self, lease: Lease) -> None:
         """Give the connection back: the rows are read, and each statement has a snapshot of its own anyway."""
         begun = self.get_transaction()
-        if has_pending(self) or (begun is not None and begun.origin is not SessionTransactionOrigin.AUTOBEGIN):
+        if begun is None or begun.origin is not SessionTransactionOrigin.AUTOBEGIN or has_pending(self):
             return
         self._rested = True
-        if begun is not None:
-            begun.close()
+        begun.close()
         lease.put_down()
 
     def rollback(self) -> None:
@@ -181,9 +180,9 @@ class RoutingSession(Session):
     def closes_silently(self) -> bool:
         """Whether closing now sends nothing: then there is nothing to wait for, and no task is needed."""
         lease = self.lease
-        if lease is None or not self._closes_as_usual:
-            return False
-        return not self.in_transaction() or (lease.ends_silently and not lease.held)
+        if lease is not None and self._closes_as_usual:
+            return not self.in_transaction() or (lease.ends_silently and not lease.held)
+        return False
 
     def close(self) -> None:
         """Close; a later use of the session chooses its node anew."""
@@ -236,7 +235,7 @@ class RoutingAsyncSession(AsyncSession):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         sync = self.sync_session
-        if self._ends_as_usual and isinstance(sync, RoutingSession) and sync.closes_silently:
+        if self._ends_as_usual and getattr(sync, "closes_silently", False):
             sync.close()
         else:
             # In a task of its own, as AsyncSession does it: a cancellation half-way would lose the connection.
