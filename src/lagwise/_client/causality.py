@@ -116,7 +116,8 @@ class Causality:
 
         Each is listed once, also where two tasks have entered one inside the other both ways.
         """
-        if not self._entered:
+        own = self._entered
+        if not own or (len(own) == 1 and not isinstance(own[0].old_value, Causality)):
             return (self,)
         carriers: dict[Causality, None] = {self: None}
         pending: list[Causality] = [self]

@@ -52,6 +52,8 @@ class LSN(int):
         # Sound: no record is shorter than 24 bytes, so none that begins on this page ends with its header; and a
         # replica at the page's start has replayed every record that began before it and ended there.
         offset = self % page
+        if offset > _LONG:
+            return self
         header = _SHORT if (self - offset) % segment else _LONG
         return LSN(self - offset) if offset == header else self
 

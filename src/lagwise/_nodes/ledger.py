@@ -7,7 +7,6 @@ from lagwise._decide.events import PositionAsked
 from lagwise._decide.token import Position
 from lagwise._decide.view import Reading, Role
 from lagwise._nodes.nodes import Nodes
-from lagwise._pools.placing import Place
 
 
 class Ledger:
@@ -20,8 +19,9 @@ class Ledger:
 
     def begin(self, node: str, seen: Causality) -> Commit:
         """A handle for the commit of a transaction that begins now; only PostgreSQL's commits need a token."""
-        system = self._nodes.view.system if self._nodes.pools[node].is_postgresql else None
-        return seen.begin(system, self._nodes.policy.sticky_window)
+        nodes = self._nodes
+        system = nodes.view.system if nodes.pools[node].is_postgresql else None
+        return seen.begin(system, nodes.policy.sticky_window)
 
     async def committed(self, node: str, commit: Commit, driver: Any) -> None:
         """Ask for the position of a COMMIT that succeeded on this driver's connection: a later position covers it."""
@@ -38,10 +38,9 @@ class Ledger:
             if self._nodes.watcher is not None:
                 self._nodes.watcher(PositionAsked(node=node, found=found))
 
-    def placed(self, node: str, commit: Commit, place: Place) -> None:
+    def placed(self, node: str, commit: Commit, position: Position) -> None:
         """Take the position that the answer to COMMIT told."""
-        system, timeline, lsn = place
-        commit.at(Position(system=system, timeline=timeline, lsn=lsn, issued_at=whole_seconds()))
+        commit.at(position)
         if self._nodes.watcher is not None:
             self._nodes.watcher(PositionAsked(node=node, found=True))
 

@@ -71,7 +71,7 @@ class PooledConnection(Connection):
             ReadOnly: the statement would lift what keeps a read from writing.
         """
         effect = effects_of(statement, self.engine.traffic.catalog)
-        if effect:
+        if effect is not Effect.NOTHING:
             self.prepare_for(effect, statement)
 
     def prepare_for(self, effect: Effect, statement: str) -> None:

@@ -1,11 +1,14 @@
 """COMMIT, and in the same message the query for its position: a write's token costs no round trip."""
 
 import re
-from typing import Any, NamedTuple
+from collections.abc import Coroutine
+from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 
+from lagwise._client.causality import whole_seconds
 from lagwise._decide.lsn import LSN
+from lagwise._decide.token import Position
 
 # What asyncpg's Transaction.commit() passes to Connection.execute(), which is public. tests/pools/test_placing.py fails
 # when asyncpg passes something else; lagwise then asks for the position after COMMIT.
@@ -20,7 +23,7 @@ SELECT pg_catalog.concat_ws(' ', 'lagwise', c.system_identifier, pg_catalog.pg_w
 FROM pg_catalog.pg_control_system() AS c, (SELECT pg_catalog.pg_current_wal_insert_lsn() AS lsn OFFSET 0) AS i);
 EXCEPTION WHEN OTHERS THEN NULL; END $lagwise$"""
 _TOLD = re.compile(
-    r"lagwise (-?[0-9]{1,20}) ([0-9A-F]{8})[0-9A-F]{16} ([0-9A-F]{1,8}/[0-9A-F]{1,8}) ([0-9]{1,10}) ([0-9]{1,12})",
+    r"lagwise (-?[0-9]{1,20}) ([0-9A-F]{8})[0-9A-F]{16} ([0-9A-F]{1,8})/([0-9A-F]{1,8}) ([0-9]{1,10}) ([0-9]{1,12})",
     re.ASCII,
 )
 # The server's errors without plpgsql, or without the privilege to use it: they come from outside any function, and
@@ -29,14 +32,6 @@ _NO_LANGUAGE = {"42704": "ExecuteDoStmt", "42501": "aclcheck_error"}
 # COMMIT may have succeeded while the query sent with it failed: cancelled, out of memory, an internal error.
 _UNCERTAIN = frozenset({"42704", "42501"})
 _UNCERTAIN_CLASSES = frozenset({"53", "54", "57", "58", "XX"})
-
-
-class Place(NamedTuple):
-    """The position of a COMMIT: everything committed before it is at or below this position of this cluster."""
-
-    system: int
-    timeline: int
-    lsn: LSN
 
 
 class PlacingDriver(asyncpg.Connection):  # type: ignore[misc]
@@ -50,11 +45,13 @@ class PlacingDriver(asyncpg.Connection):  # type: ignore[misc]
         self.told = ""
         self.add_log_listener(_hear)
 
-    async def execute(self, query: str, *args: Any, **kw: Any) -> str:
+    def execute(self, query: str, *args: Any, **kw: Any) -> Coroutine[Any, Any, str]:
         """As `asyncpg.Connection.execute`."""
-        if not self.asks or query != SENT:
-            said: str = await super().execute(query, *args, **kw)
-            return said
+        if self.asks and query == SENT:
+            return self._commit(*args, **kw)
+        return super().execute(query, *args, **kw)  # type: ignore[no-any-return]
+
+    async def _commit(self, *args: Any, **kw: Any) -> str:
         try:
             await super().execute(_PLACED, *args, **kw)
         except asyncpg.PostgresError as error:
@@ -82,15 +79,22 @@ def ask_with_commit(driver: Any) -> bool:
     return True
 
 
-def told_place(driver: PlacingDriver) -> Place | None:
-    """The position that the answer to COMMIT has told, or None; later COMMITs do not ask."""
+def told_place(driver: PlacingDriver) -> Position | None:
+    """The position that the answer to COMMIT has told, or None; later COMMITs do not ask.
+
+    Everything committed before is at or below it.
+    """
     driver.asks = False
     match = _TOLD.fullmatch(driver.told)
     if match is None:
         return None
-    system, timeline, lsn, page, segment = match.groups()
-    place = LSN.parse(lsn).normalised(int(page), int(segment))
-    return Place(int(system) % (1 << 64), int(timeline, 16), place)  # bigint in SQL, unsigned in the control file
+    system, timeline, high, low, page, segment = match.groups()
+    return Position(
+        system=int(system) % (1 << 64),  # bigint in SQL, unsigned in the control file
+        timeline=int(timeline, 16),
+        lsn=LSN(int(high, 16) << 32 | int(low, 16)).normalised(int(page), int(segment)),
+        issued_at=whole_seconds(),
+    )
 
 
 def may_have_succeeded(error: Any) -> bool:

@@ -1,15 +1,17 @@
 """A pooled connection that writes: it announces each COMMIT, and goes back as it came."""
 
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy.engine import Connection, RootTransaction, TwoPhaseTransaction
 
 from lagwise._client.causality import Commit
 from lagwise._decide.effect import Effect
 from lagwise._decide.failure import Failure
+from lagwise._decide.statement import effects_of
+from lagwise._decide.token import Position
 from lagwise._pools.connection import PooledConnection
 from lagwise._pools.driver import driver_of, judge
-from lagwise._pools.placing import Place, ask_with_commit, may_have_succeeded, told_place
+from lagwise._pools.placing import ask_with_commit, may_have_succeeded, told_place
 
 
 class WritingConnection(PooledConnection):
@@ -24,7 +26,7 @@ class WritingConnection(PooledConnection):
     committed_by_text = False
     lent = False
     """Whether the application holds this connection, and so the driver: a commit through the driver is not seen."""
-    place: Place | None = None
+    place: Position | None = None
     """The position of the latest COMMIT, if the answer to COMMIT has told it."""
     asked = False
     """Whether the latest COMMIT was sent together with the query for its position."""
@@ -38,13 +40,15 @@ class WritingConnection(PooledConnection):
 
     def note(self, statement: str) -> None:
         """Remember what a statement leaves; a statement that commits by itself is announced."""
-        super().note(statement)
-        if self.pending is not None and not self.pending.announced and self._autocommits():
+        effect = effects_of(statement, self.engine.traffic.catalog)
+        if effect is not Effect.WRITES and effect is not Effect.NOTHING:
+            self.prepare_for(effect, statement)
+        pending = self.pending
+        if pending is None or pending.announced:
+            return
+        if getattr(self.connection.dbapi_connection, "autocommit", False):
             self.committed_by_text = True
-            self.announce()
-
-    def _autocommits(self) -> bool:
-        return bool(getattr(self.connection.dbapi_connection, "autocommit", False))
+            pending.announce()
 
     def engage(self, isolation: str = "READ COMMITTED") -> None:
         """Do nothing: a write session has only the transactions that its application begins."""
@@ -68,17 +72,23 @@ class WritingConnection(PooledConnection):
         if self.pending is not None:
             self.pending.announce()
 
-    def ask_place(self) -> Any:
-        """Let the next COMMIT ask for its position, where a client needs it; answers the driver, or None."""
-        self.place, self.asked = None, False
-        if self.pending is None or self.pending.system is None or self.closed or self.invalidated:
+    def send_commit(self) -> Any:
+        """Announce the COMMIT that is about to be sent, and let it ask for its position, where a client needs it.
+
+        Answers the driver that asks, or None.
+        """
+        pending, self.place, self.asked = self.pending, None, False
+        if pending is None:
+            return None
+        pending.announce()
+        if pending.system is None or self.closed or self.invalidated:
             return None
         driver = driver_of(self)
         self.asked = ask_with_commit(driver)
         return driver if self.asked else None
 
     def hear_place(self, driver: Any) -> None:
-        """Take the position from the driver that `ask_place()` gave, after COMMIT succeeded or failed."""
+        """Take the position from the driver that `send_commit()` gave, after COMMIT succeeded or failed."""
         if driver is not None:
             self.place = told_place(driver)
 
@@ -96,13 +106,11 @@ class WritingConnection(PooledConnection):
 
 class _Announced(RootTransaction):
     __slots__ = ()
+    connection: WritingConnection
 
     def commit(self) -> None:
-        connection = cast("WritingConnection", self.connection)
-        asked = None
-        if self.is_active:
-            connection.announce()
-            asked = connection.ask_place()
+        connection = self.connection
+        asked = connection.send_commit() if self.is_active else None
         try:
             super().commit()
         except BaseException as error:
@@ -122,11 +130,10 @@ class _Announced(RootTransaction):
         self._ended(open_until_now)
 
     def _ended(self, open_until_now: bool) -> None:
-        connection = cast("WritingConnection", self.connection)
-        pending = connection.pending
+        pending = self.connection.pending
         if pending is None:
             return
-        if connection.lent and open_until_now:
+        if self.connection.lent and open_until_now:
             pending.announce()
         if not pending.announced:
             pending.ended()

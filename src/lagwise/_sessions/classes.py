@@ -57,8 +57,8 @@ def _begun(session: Any, _transaction: SessionTransaction, connection: Any) -> N
         lease.ask_for_transaction()
 
 
-def _committed(session: Session) -> None:
+def _committed(session: Any) -> None:
     """Ask for the position of a COMMIT that succeeded; a released savepoint has no COMMIT to ask for."""
-    lease: Lease | None = getattr(session, "lease", None)
-    if lease is not None and lease.commit is not None and lease.commit.awaits_position:
-        await_only(lease.commit.settle())
+    commit = session.lease.commit if session.lease is not None else None
+    if commit is not None and commit.awaits_position and not commit.placed():
+        await_only(commit.settle())

@@ -23,14 +23,20 @@ class SessionCommit:
         commit = self._commit
         return commit.announced or (commit.system is None and not self._connection.in_transaction())
 
+    def placed(self) -> bool:
+        """Take the position that the answer to COMMIT told; False where it did not, and `settle()` has to ask."""
+        place = self._connection.place
+        if place is None:
+            return False
+        self._ledger.placed(self._node, self._commit, place)
+        self._commit.ended()
+        return True
+
     async def settle(self) -> None:
-        """Find the position of a COMMIT that succeeded."""
-        commit, connection = self._commit, self._connection
+        """Ask for the position of a COMMIT that succeeded."""
         try:
-            if commit.announced and connection.place is not None:
-                self._ledger.placed(self._node, commit, connection.place)
-            elif commit.announced:
-                await self._ledger.committed(self._node, commit, driver_of(connection))
+            if self._commit.announced:
+                await self._ledger.committed(self._node, self._commit, driver_of(self._connection))
         finally:
             self.close()
 

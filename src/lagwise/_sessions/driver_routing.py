@@ -179,8 +179,7 @@ class DriverRouting(ConnectionRouting):
         if connection is None:
             return  # nothing was run
         assert isinstance(connection, WritingConnection)
-        connection.announce()
-        asked = connection.ask_place()
+        asked = connection.send_commit()
         transaction, self.transaction = self.transaction, None
         try:
             await self.translating_errors(transaction.commit, connection)
@@ -191,8 +190,9 @@ class DriverRouting(ConnectionRouting):
             raise
         finally:
             connection.hear_place(asked)
-        if self.lease.commit is not None:
-            await self.lease.commit.settle()
+        commit = self.lease.commit
+        if commit is not None and not commit.placed():
+            await commit.settle()
 
     async def translating_errors(self, call: Callable[[], Awaitable[T]], connection: Connection) -> T:
         """Await `call()`; report its failure to the node, and name it to the caller in lagwise's words."""
