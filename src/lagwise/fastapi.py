@@ -12,8 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from starlette.requests import HTTPConnection
 
-from lagwise._sessions.blocks import ReadBlock, WriteBlock
-from lagwise._sessions.maker import for_one_block
+from lagwise._sessions.maker import ReadBlock, WriteBlock, for_one_block
 from lagwise.asgi import CausalityMiddleware
 from lagwise.errors import NoPrimary, NoReplica, NotOpen, RoutingError
 from lagwise.health import health_router

@@ -12,6 +12,7 @@ from lagwise.errors import InvalidToken
 
 _log = logging.getLogger("lagwise")
 _HEADER, _COOKIE = b"lagwise-token", b"cookie"
+_OURS = frozenset({_HEADER, _COOKIE})
 # What is verified of one request: an HMAC each, a few microseconds.
 _HEADER_TEXTS, _COOKIE_TEXTS = 16, 64
 # A client brings the same headers until it writes again: 256 requests are remembered, in less than 1 MB.
@@ -56,9 +57,9 @@ class Reader:
         Bounded: the first 16 texts of `Lagwise-Token`, and the first 64 cookies that are named and shaped like tokens.
         """
         found: tuple[bytes, ...] = ()
-        for header in headers:
-            if header[0] == _COOKIE or header[0] == _HEADER:
-                found += header
+        for name, value in headers:
+            if name in _OURS:
+                found += (name, value)
         if not found:
             return NOTHING
         return self._remembered(*found) if sum(map(len, found)) <= _MOST_REMEMBERED else self._read(*found)

@@ -1,22 +1,24 @@
-"""`db.read` and `db.write`: the session makers, and their connections without a session."""
+"""`db.read` and `db.write`: the session makers, their blocks, and their connections without a session."""
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
 
 from lagwise._client.causality import current
 from lagwise._nodes.intent import Intent
 from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.nodes import Nodes
-from lagwise._pools.internals import SessionBlock
-from lagwise._sessions.blocks import ReadBlock
+from lagwise._pools.internals import SessionBlock, has_pending
 from lagwise._sessions.classes import routed
 from lagwise._sessions.core import RoutedConnection
 from lagwise._sessions.driver_connection import DriverBlock
 from lagwise._sessions.lease import Lease
 from lagwise._sessions.orm import RoutingSession
+from lagwise.errors import ReadOnly
 
 UNROUTED = "lagwise.unrouted"
 
@@ -27,6 +29,39 @@ class ReadOptions(TypedDict, total=False):
     max_staleness: float | None
     primary: bool
     snapshot: bool
+
+
+class _RoutedBlock(SessionBlock):
+    """A session for a block. Entering begins no transaction, so that a failed first statement can run elsewhere."""
+
+    async def __aenter__(self) -> AsyncSession:
+        return await self.async_session.__aenter__()
+
+
+class ReadBlock(_RoutedBlock):
+    """Nothing is committed; objects added or deleted and never flushed raise `ReadOnly` at the end."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                _refuse_pending(self.async_session.sync_session)
+        finally:
+            await self.async_session.__aexit__(kind, error, trace)
+
+
+class WriteBlock(_RoutedBlock):
+    """The session is committed at the end of the block; the application may commit before."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                await self.async_session.commit()
+        finally:
+            await self.async_session.__aexit__(kind, error, trace)
 
 
 class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
@@ -145,3 +180,15 @@ def for_one_block(maker: RoutingSessionMaker, **options: Any) -> AsyncSession:
 def _binds(options: Mapping[str, Any]) -> bool:
     """Whether these options choose the engine themselves."""
     return options.get("bind") is not None or bool(options.get("binds"))
+
+
+def _refuse_pending(session: Session) -> None:
+    """Raise `ReadOnly` for objects that were added or deleted in a read session."""
+    if not has_pending(session):
+        return
+    what, objects = ("added", session.new) if session.new else ("deleted", session.deleted)
+    names = ", ".join(sorted({type(each).__name__ for each in objects}))
+    raise ReadOnly(
+        f"objects were {what} in a read session ({names}) and nothing was written. "
+        "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
+    )
