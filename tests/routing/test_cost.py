@@ -47,7 +47,7 @@ async def db(cluster: Cluster) -> Any:
 
 
 # Measured with CPython 3.11, and a tenth on top; the proxy of the tests is left out.
-BUDGET = {"session": 1240, "session with a token": 1560, "core": 1440, "asyncpg": 1600, "write with its token": 2010}
+BUDGET = {"session": 1130, "session with a token": 1440, "core": 1235, "asyncpg": 1415, "write with its token": 1680}
 
 
 @pytest.mark.parametrize("use", BUDGET)

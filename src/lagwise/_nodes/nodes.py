@@ -127,9 +127,8 @@ class Nodes:
     @property
     def default_engine(self) -> AsyncEngine:
         """The engine of the primary, or of the node configured as primary while there is none."""
-        if self._monitor is None or (primary := self._monitor.view.primary) is None:
-            return self.pools[PRIMARY].writing
-        return self.pools[primary.name].writing
+        primary = self._monitor.view.primary if self._monitor is not None else None
+        return self.pools[PRIMARY if primary is None else primary.name].writing
 
     def engine_to_show(self) -> AsyncEngine:
         """The default engine, for an application that asks a session for its dialect. Raises `NotOpen`."""
