@@ -1,7 +1,6 @@
 """COMMIT, and in the same message the query for its position: a write's token costs no round trip."""
 
 import re
-from collections.abc import Coroutine
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
@@ -45,11 +44,11 @@ class PlacingDriver(asyncpg.Connection):  # type: ignore[misc]
         self.told = ""
         self.add_log_listener(_hear)
 
-    def execute(self, query: str, *args: Any, **kw: Any) -> Coroutine[Any, Any, str]:
-        """As `asyncpg.Connection.execute`."""
+    def execute(self, query: str, *args: Any, **kw: Any) -> Any:
+        """As `asyncpg.Connection.execute`: answers what is to be awaited."""
         if self.asks and query == SENT:
             return self._commit(*args, **kw)
-        return super().execute(query, *args, **kw)  # type: ignore[no-any-return]
+        return super().execute(query, *args, **kw)
 
     async def _commit(self, *args: Any, **kw: Any) -> str:
         try:

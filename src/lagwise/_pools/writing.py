@@ -106,10 +106,9 @@ class WritingConnection(PooledConnection):
 
 class _Announced(RootTransaction):
     __slots__ = ()
-    connection: WritingConnection
 
     def commit(self) -> None:
-        connection = self.connection
+        connection: Any = self.connection  # a WritingConnection
         asked = connection.send_commit() if self.is_active else None
         try:
             super().commit()
@@ -130,10 +129,11 @@ class _Announced(RootTransaction):
         self._ended(open_until_now)
 
     def _ended(self, open_until_now: bool) -> None:
-        pending = self.connection.pending
+        connection: Any = self.connection  # a WritingConnection
+        pending: Commit | None = connection.pending
         if pending is None:
             return
-        if self.connection.lent and open_until_now:
+        if connection.lent and open_until_now:
             pending.announce()
         if not pending.announced:
             pending.ended()
