@@ -193,8 +193,8 @@ class Cluster:
         for node in self._nodes.values():
             node.proxy.latency = node.link.latency = 0.0
             await self.start(node)
-        await together(*(replication.at_once(node) for node in self.replicas if node.upstream is not None))
-        await self.caught_up()
+        if not await replication.at_once(self._primary, [node for node in self.replicas if node.upstream is not None]):
+            await self.caught_up()
 
     async def caught_up(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - named in the error, per replica
         """Wait until replicas show all that the primary has written by now; ``timeout`` is seconds.

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from lagwise.testing.gates import wait_until
 from lagwise.testing.node import Node, slot_of, undisturbed
+from lagwise.testing.threads import together
 
 _PAGE, _PAGE_HEADER, _SEGMENT_HEADER = 8192, 24, 40  # bytes
 
@@ -111,11 +112,24 @@ async def configure(node: Node, setting: str, value: str) -> None:
     await wait_until(reloaded, what=f"{node.name} has reloaded its configuration")
 
 
-async def at_once(node: Node) -> None:
-    """Let a replica show what it receives as soon as it has it: no pause, no delay."""
-    if await node.fetchval("SELECT current_setting('recovery_min_apply_delay')") != "0":
+async def at_once(primary: Node, replicas: Iterable[Node]) -> bool:
+    """Let replicas show what they receive as soon as they have it, and say whether they show all there is already.
+
+    One session on each node, all at the same time: a session costs more than what it asks.
+    """
+    target, *shown = await together(position(primary), *map(_undelayed, replicas))
+    return all(lsn >= target for lsn in shown)
+
+
+async def _undelayed(node: Node) -> int:
+    """End a replica's pause and its delay; the position that it showed before."""
+    (row,) = await node.fetch(
+        "SELECT pg_wal_replay_resume(), current_setting('recovery_min_apply_delay') AS delay,"
+        " coalesce(pg_last_wal_replay_lsn() - '0/0', 0) AS replayed"
+    )
+    if row["delay"] != "0":
         await configure(node, "recovery_min_apply_delay", "0")
-    await node.execute("SELECT pg_wal_replay_resume()")
+    return int(row["replayed"])
 
 
 async def terminate(node: Node) -> int:
