@@ -8,9 +8,9 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -24,23 +24,15 @@ from lagwise.health import NodeHealth, Nodes
 from lagwise.testing import wait_until
 from lagwise.testing.processes import alive
 
-Played: TypeAlias = asyncio.Task[tuple[int | None, bytes, bytes, list[str]]]
 DEMO = (sys.executable, "-W", "error", "-m", "lagwise", "demo")
-
-
-@contextmanager
-def reachable() -> Iterator[Path]:
-    """A temporary directory that a server's own account can reach, unlike pytest's."""
-    with tempfile.TemporaryDirectory(prefix="lagwise-test-demo-") as name:
-        path = Path(name)
-        path.chmod(0o755)
-        yield path
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Where the servers of one test live."""
-    with reachable() as path:
+    """Where the servers of one test live: a directory that their own account can reach, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="lagwise-test-demo-") as name:
+        path = Path(name)
+        path.chmod(0o755)
         yield path
 
 
@@ -64,22 +56,6 @@ async def running(*command: str, place: Path, **env: str) -> AsyncIterator[async
 def left_in(place: Path) -> list[str]:
     """What is in the directory, but for the programs that are copied once where root's own are out of reach."""
     return [path.name for path in place.iterdir() if not path.name.startswith("lagwise-pg-")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-async def played() -> AsyncIterator[Played]:
-    """A whole run of the demo, which plays beside the other tests of this module: it mostly waits."""
-
-    async def run() -> tuple[int | None, bytes, bytes, list[str]]:
-        with reachable() as place:
-            async with running(*DEMO, "--seconds", "3", "--json", place=place) as process:
-                out, err = await process.communicate()
-            return process.returncode, out, err, left_in(place)
-
-    task = asyncio.create_task(run())
-    yield task
-    task.cancel()
-    await asyncio.wait({task})
 
 
 async def test_ctrl_c_ends_it_in_the_middle(place: Path) -> None:
@@ -129,11 +105,12 @@ async def test_serve_keeps_it_up_for_the_browser(place: Path) -> None:
     assert left_in(place) == []
 
 
-async def test_the_demo_shows_the_bug_and_the_fix(played: Played) -> None:
+async def test_the_demo_shows_the_bug_and_the_fix(place: Path) -> None:
     """The naive split misses its clients' writes, lagwise misses none and still reads from replicas; status 0."""
-    status, out, err, left = await played
+    async with running(*DEMO, "--seconds", "3", "--json", place=place) as process:
+        out, err = await process.communicate()
     found: dict[str, Any] = json.loads(out)
-    assert (status, err.decode(), left) == (0, "", []), found
+    assert (process.returncode, err.decode(), left_in(place)) == (0, "", []), found
     naive, lagwise = found["naive"], found["lagwise"]
     assert naive["stale"] > 0
     assert (lagwise["stale"], lagwise["errors"], found["passed"]) == (0, 0, True)

@@ -40,5 +40,5 @@ def test_one_conftest_is_enough() -> None:
         "compose",  # containers
         "history",  # one loop and one cluster for clients that record what they see
         "pools",  # one node and its replica, without the tables of the others
-        "testing",  # the cluster itself is under test, on data in memory
+        "testing",  # the cluster itself is under test
     }

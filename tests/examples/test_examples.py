@@ -20,6 +20,13 @@ Load: TypeAlias = Callable[..., App]
 MILK = {"text": "milk"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+async def without_items(running: Cluster) -> AsyncIterator[None]:
+    """The table of the examples goes with them: other applications have one of that name."""
+    yield
+    await running.primary.execute("DROP TABLE IF EXISTS items")
+
+
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Load:
     """`load("app", primary, *replicas)`: the application of that file, for these nodes."""

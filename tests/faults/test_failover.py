@@ -134,18 +134,18 @@ def _nudged(db: Router) -> bool:
     return False
 
 
-async def test_without_a_primary_tokens_are_still_honoured(doomed: Cluster) -> None:
+async def test_without_a_primary_tokens_are_still_honoured(cluster: Cluster) -> None:
     """The primary is dead: reads go on, a floor is still a floor, and what none has is a named error."""
-    async with router(doomed, QUICK) as db:
+    async with router(cluster, QUICK) as db:
         await in_rotation(db, "replica-1", "replica-2")
         with Causality() as replicated:
             await write(db, "everywhere")
-        await doomed.caught_up()
-        for replica in doomed.replicas:
-            await doomed.pause_replay(replica)
+        await cluster.caught_up()
+        for replica in cluster.replicas:
+            await cluster.pause_replay(replica)
         with Causality() as unreplicated:
             await write(db, "nowhere else")
-        await doomed.kill("primary")
+        await cluster.kill("primary")
         await wait_until(lambda: db.view.primary is None, what="the primary to be missed")
         with Causality(replicated.token):
             async with db.read() as session:
@@ -156,16 +156,16 @@ async def test_without_a_primary_tokens_are_still_honoured(doomed: Cluster) -> N
 
 
 @pytest.mark.parametrize("cut_off", [False, True], ids=["a dead primary", "cut off from a living one"])
-async def test_without_primary_is_the_users_choice(doomed: Cluster, cut_off: bool) -> None:
+async def test_without_primary_is_the_users_choice(cluster: Cluster, cut_off: bool) -> None:
     """Staleness cannot be bounded any more: serve says so in its reason, refuse raises NoPrimary."""
     choices = {
         each: Policy(max_lag=0.5, sticky_window=0.5, probe_interval=0.1, probe_timeout=0.3, without_primary=each)
         for each in ("serve", "refuse")
     }
-    async with router(doomed, choices["serve"]) as serving, router(doomed, choices["refuse"]) as refusing:
+    async with router(cluster, choices["serve"]) as serving, router(cluster, choices["refuse"]) as refusing:
         for db in (serving, refusing):
             await in_rotation(db, "replica-1", "replica-2")
-        await (doomed.cut("primary") if cut_off else doomed.kill("primary"))
+        await (cluster.cut("primary") if cut_off else cluster.kill("primary"))
         for db in (serving, refusing):
             await in_rotation(db)  # nobody is fresh any more
         async with serving.read() as session:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 from sqlalchemy import URL, make_url, text
@@ -16,17 +15,20 @@ QUICK = Policy(max_lag=1, sticky_window=1, probe_interval=0.05, probe_timeout=0.
 
 
 async def prepared(cluster: Cluster, name: str) -> None:
-    """A table to write to, which says whose it is."""
-    await cluster.primary.execute(
-        f"CREATE TABLE whose (name text); INSERT INTO whose VALUES ('{name}'); CREATE TABLE item (name text)"
-    )
+    """A table to write to, and one that says whose it is."""
+    await cluster.primary.execute(f"""
+        DROP TABLE IF EXISTS whose, made;
+        CREATE TABLE whose (name text);
+        INSERT INTO whose VALUES ('{name}');
+        CREATE TABLE made (name text)
+    """)
     await cluster.caught_up()
 
 
 async def written(db: Router) -> str:
     """The cluster that a write reaches."""
     async with db.write.begin() as session:
-        await session.execute(text("INSERT INTO item VALUES ('written')"))
+        await session.execute(text("INSERT INTO made VALUES ('written')"))
         return str(await session.scalar(text("SELECT name FROM whose")))
 
 
@@ -70,14 +72,16 @@ async def test_a_promotion_that_is_undone_heals(caplog: pytest.LogCaptureFixture
     assert logged(caplog)[-2:] == ["belief-contradicted", "timeline-abandoned"]
 
 
-@asynccontextmanager
-async def two() -> AsyncIterator[tuple[Cluster, Cluster]]:
-    """Two clusters of a primary and a replica, with one role in common."""
-    async with Cluster(replicas=1) as one, Cluster(replicas=1) as other:
-        for cluster, name in ((one, "one"), (other, "other")):
-            await cluster.primary.execute("CREATE ROLE app SUPERUSER LOGIN PASSWORD 'app'")
-            await prepared(cluster, name)
-        yield one, other
+@pytest.fixture
+async def two(cluster: Cluster, elsewhere: Cluster) -> AsyncIterator[tuple[Cluster, Cluster]]:
+    """Two clusters of a primary and replicas, with one role in common."""
+    for each, name in ((cluster, "one"), (elsewhere, "other")):
+        await each.primary.execute("CREATE ROLE app SUPERUSER LOGIN PASSWORD 'app'")
+        await prepared(each, name)
+    yield cluster, elsewhere
+    for each in (cluster, elsewhere):
+        await each.start("primary")
+        await each.primary.execute("DROP ROLE app")
 
 
 def as_app(url: str) -> URL:
@@ -85,71 +89,77 @@ def as_app(url: str) -> URL:
     return make_url(url).set(username="app", password="app")
 
 
-async def test_nodes_upgraded_behind_the_same_urls_heal_unless_pinned(caplog: pytest.LogCaptureFixture) -> None:
+async def test_nodes_upgraded_behind_the_same_urls_heal_unless_pinned(
+    two: tuple[Cluster, Cluster], caplog: pytest.LogCaptureFixture
+) -> None:
     """A new system identifier everywhere is believed after a while; a pinned Router writes nowhere, ever."""
-    async with two() as (one, other):
-        system = await one.primary.fetchval("SELECT system_identifier FROM pg_control_system()")
-        urls = [as_app(one[name].url) for name in ("primary", "replica-1")]
-        async with (
-            Router(urls[0], urls[1:], policy=QUICK) as db,
-            Router(urls[0], urls[1:], policy=QUICK, system=str(system)) as pinned,
-        ):
-            await well(db, "replica-1")
-            await well(pinned, "replica-1")
-            assert (await written(db), await written(pinned)) == ("one", "one")
-            for name in ("replica-1", "primary"):
-                await one.stop(name)
-                one[name].proxy.target = other[name].server.address
-            await wait_until(lambda: db.view.system not in {0, system % (1 << 64)}, what="the new cluster", timeout=30)
-            await well(db, "replica-1")
-            assert await written(db) == "other"
-            await wait_until(lambda: pinned.view.primary is None, what="the pinned Router sees strangers")
-            with pytest.raises(NoPrimary):
-                await written(pinned)
-            assert pinned.view.system == system
-            for name in ("primary", "replica-1"):
-                one[name].proxy.target = one[name].server.address
-        assert await other.primary.fetchval("SELECT count(*) FROM item") == 1
+    one, other = two
+    system = await one.primary.fetchval("SELECT system_identifier FROM pg_control_system()")
+    urls = [as_app(one[name].url) for name in ("primary", "replica-1")]
+    async with (
+        Router(urls[0], urls[1:], policy=QUICK) as db,
+        Router(urls[0], urls[1:], policy=QUICK, system=str(system)) as pinned,
+    ):
+        await well(db, "replica-1")
+        await well(pinned, "replica-1")
+        assert (await written(db), await written(pinned)) == ("one", "one")
+        for name in ("replica-1", "primary"):
+            await one.stop(name)
+            one[name].proxy.target = other[name].server.address
+        await wait_until(lambda: db.view.system not in {0, system % (1 << 64)}, what="the new cluster", timeout=30)
+        await well(db, "replica-1")
+        assert await written(db) == "other"
+        await wait_until(lambda: pinned.view.primary is None, what="the pinned Router sees strangers")
+        with pytest.raises(NoPrimary):
+            await written(pinned)
+        assert pinned.view.system == system
+        for name in ("primary", "replica-1"):
+            one[name].proxy.target = one[name].server.address
+    assert await other.primary.fetchval("SELECT count(*) FROM made") == 1
     assert "cluster-changed" in logged(caplog)
 
 
 @pytest.mark.parametrize("asked", [True, False])
-async def test_a_new_connection_to_a_stranger_is_refused(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_new_connection_to_a_stranger_is_refused(
+    two: tuple[Cluster, Cluster], asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Names lead elsewhere, and no probe has noticed: nothing is read or written there, unless nothing is asked."""
     if not asked:
         monkeypatch.setattr(Monitor, "system", lambda _: 0)
-    async with two() as (one, other):
-        urls = [as_app(one[name].url) for name in ("primary", "replica-1")]
-        async with Router(urls[0], urls[1:], policy=LONG) as db:
-            await well(db, "replica-1")
-            for name in ("primary", "replica-1"):
-                one[name].proxy.target = other[name].server.address
-            if asked:
-                with pytest.raises(RoutingError):
-                    await written(db)
-                with pytest.raises(RoutingError):
-                    await shown(db)
-            else:
-                assert (await shown(db), await written(db)) == ("other", "other")
-        assert await other.primary.fetchval("SELECT count(*) FROM item") == (0 if asked else 1)
-
-
-async def test_a_start_among_strangers_writes_nothing_there(caplog: pytest.LogCaptureFixture) -> None:
-    """Only a node of another environment answers: NoPrimary, until ours are back; then they are believed at once."""
-    async with Cluster(replicas=1) as ours, Cluster(replicas=0) as foreign:
-        await prepared(ours, "ours")
-        await prepared(foreign, "foreign")
+    one, other = two
+    urls = [as_app(one[name].url) for name in ("primary", "replica-1")]
+    async with Router(urls[0], urls[1:], policy=LONG) as db:
+        await well(db, "replica-1")
         for name in ("primary", "replica-1"):
-            await ours.cut(name)
-        urls = {"replica-1": ours["replica-1"].url, "replica-2": foreign.primary.url}
-        async with Router(ours.primary.url, urls, policy=QUICK) as db:
-            with pytest.raises(NoPrimary, match="replica-2 may belong to another cluster"):
+            one[name].proxy.target = other[name].server.address
+        if asked:
+            with pytest.raises(RoutingError):
                 await written(db)
-            await ours.heal()
-            await well(db, "replica-1")
-            assert await written(db) == "ours"
-            assert db.view.node("replica-2").standing == "rival-primary"
-        assert await foreign.primary.fetchval("SELECT count(*) FROM item") == 0
+            with pytest.raises(RoutingError):
+                await shown(db)
+        else:
+            assert (await shown(db), await written(db)) == ("other", "other")
+    assert await other.primary.fetchval("SELECT count(*) FROM made") == (0 if asked else 1)
+
+
+async def test_a_start_among_strangers_writes_nothing_there(
+    cluster: Cluster, elsewhere: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only a node of another environment answers: NoPrimary, until ours are back; then they are believed at once."""
+    ours, foreign = cluster, elsewhere
+    await prepared(ours, "ours")
+    await prepared(foreign, "foreign")
+    for name in ("primary", "replica-1"):
+        await ours.cut(name)
+    urls = {"replica-1": ours["replica-1"].url, "replica-2": foreign.primary.url}
+    async with Router(ours.primary.url, urls, policy=QUICK) as db:
+        with pytest.raises(NoPrimary, match="replica-2 may belong to another cluster"):
+            await written(db)
+        await ours.heal()
+        await well(db, "replica-1")
+        assert await written(db) == "ours"
+        assert db.view.node("replica-2").standing == "rival-primary"
+    assert await foreign.primary.fetchval("SELECT count(*) FROM made") == 0
     assert logged(caplog)[-2:] == ["cluster-unconfirmed", "cluster-changed"]
 
 
@@ -171,41 +181,39 @@ async def test_a_start_beside_a_dead_primary_needs_a_pin_or_a_majority() -> None
             assert db.view.node("primary").standing == "rival-primary"
 
 
-async def test_one_server_under_two_names() -> None:
+async def test_one_server_under_two_names(cluster: Cluster) -> None:
     """Development and CI: both URLs lead to one server; reads and writes are served, and no second primary is seen."""
-    async with Cluster(replicas=0) as cluster:
-        await prepared(cluster, "ours")
-        async with Router(cluster.primary.url, [cluster.primary.direct_url], policy=QUICK) as db:
-            assert await written(db) == "ours"
-            async with db.read() as session:
-                assert await session.scalar(text("SELECT count(*) FROM item")) == 1
-                assert str(session.info["lagwise.route"]) == "primary; reason=no-replicas"
-            assert db.view.node("replica-1").standing == "same-server"
+    await prepared(cluster, "ours")
+    async with Router(cluster.primary.url, [cluster.primary.direct_url], policy=QUICK) as db:
+        assert await written(db) == "ours"
+        async with db.read() as session:
+            assert await session.scalar(text("SELECT count(*) FROM made")) == 1
+            assert str(session.info["lagwise.route"]) == "primary; reason=no-replicas"
+        assert db.view.node("replica-1").standing == "same-server"
 
 
-async def test_a_reader_endpoint_that_moves_to_the_writer_and_back() -> None:
+async def test_a_reader_endpoint_that_moves_to_the_writer_and_back(cluster: Cluster) -> None:
     """As a cloud's does while there is no reader: a write session that is open goes on, and nothing fails."""
-    async with Cluster(replicas=1) as cluster:
-        await prepared(cluster, "ours")
-        primary, replica = cluster["primary"], cluster["replica-1"]
-        there = replica.proxy.target
-        async with Router(primary.direct_url, {"reads": replica.url}, policy=QUICK) as db:
-            await well(db, "reads")
-            async with db.write.begin() as session:
-                await session.execute(text("INSERT INTO item VALUES ('before')"))
-                replica.proxy.target = primary.server.address
-                await cluster.cut("replica-1")
-                await cluster.heal()
-                await wait_until(lambda: db.view.node("reads").standing == "same-server", what="the endpoint has moved")
-                await session.execute(text("INSERT INTO item VALUES ('after')"))
-            assert await written(db) == "ours"
-            async with db.read() as reading:
-                assert await reading.scalar(text("SELECT count(*) FROM item")) == 3
-                assert reading.info["lagwise.route"].reason == "no-replicas"
-            replica.proxy.target = there
+    await prepared(cluster, "ours")
+    primary, replica = cluster["primary"], cluster["replica-1"]
+    there = replica.proxy.target
+    async with Router(primary.direct_url, {"reads": replica.url}, policy=QUICK) as db:
+        await well(db, "reads")
+        async with db.write.begin() as session:
+            await session.execute(text("INSERT INTO made VALUES ('before')"))
+            replica.proxy.target = primary.server.address
             await cluster.cut("replica-1")
             await cluster.heal()
-            await well(db, "reads")
+            await wait_until(lambda: db.view.node("reads").standing == "same-server", what="the endpoint has moved")
+            await session.execute(text("INSERT INTO made VALUES ('after')"))
+        assert await written(db) == "ours"
+        async with db.read() as reading:
+            assert await reading.scalar(text("SELECT count(*) FROM made")) == 3
+            assert reading.info["lagwise.route"].reason == "no-replicas"
+        replica.proxy.target = there
+        await cluster.cut("replica-1")
+        await cluster.heal()
+        await well(db, "reads")
 
 
 SHADOWS = """
@@ -230,18 +238,24 @@ ALTER ROLE shadowed SET search_path = shadow, pg_catalog, public;
 """
 
 
-async def test_a_search_path_that_shadows_the_servers_functions_misleads_nothing() -> None:
+@pytest.fixture
+async def shadowed(cluster: Cluster) -> AsyncIterator[Cluster]:
+    """A cluster with a role for which the shadows come first."""
+    await cluster.primary.execute(SHADOWS)
+    await cluster.caught_up()
+    yield cluster
+    await cluster.primary.execute("DROP ROLE shadowed; DROP SCHEMA shadow CASCADE")
+
+
+async def test_a_search_path_that_shadows_the_servers_functions_misleads_nothing(shadowed: Cluster) -> None:
     """The application's own pg_is_in_recovery() or || come first for its role: the monitor asks the server's."""
-    async with Cluster(replicas=1) as cluster:
-        await prepared(cluster, "ours")
-        await cluster.primary.execute(SHADOWS)
-        await cluster.caught_up()
-        urls = [make_url(cluster[name].url).set(username="shadowed", password="app") for name in cluster.nodes]
-        async with Router(urls[0], urls[1:], policy=QUICK) as db:
-            await well(db, "replica-1")
-            readings = [node.reading for node in db.view.nodes]
-            assert [str(each.role) for each in readings if each] == ["primary", "replica"]
-            assert {each.timeline for each in readings if each} == {1}
-            system = await cluster.primary.fetchval("SELECT system_identifier FROM pg_control_system()")
-            assert {each.system for each in readings if each} == {system}
-            assert len({each.server for each in readings if each}) == 2
+    cluster = shadowed
+    urls = [make_url(cluster[name].url).set(username="shadowed", password="app") for name in ("primary", "replica-1")]
+    async with Router(urls[0], urls[1:], policy=QUICK) as db:
+        await well(db, "replica-1")
+        readings = [node.reading for node in db.view.nodes]
+        assert [str(each.role) for each in readings if each] == ["primary", "replica"]
+        assert {each.timeline for each in readings if each} == {1}
+        system = await cluster.primary.fetchval("SELECT system_identifier FROM pg_control_system()")
+        assert {each.system for each in readings if each} == {system}
+        assert len({each.server for each in readings if each}) == 2

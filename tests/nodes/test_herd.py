@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from time import monotonic
 from typing import Any
 
@@ -19,27 +18,11 @@ from lagwise.testing import Cluster, wait_until
 WAITING = Policy(max_lag=60, sticky_window=60, probe_interval=0.5, catch_up=1.0)
 
 
-@pytest.fixture(scope="module")
-async def three() -> AsyncIterator[Cluster]:
-    """A primary and two replicas."""
-    async with Cluster(replicas=2) as cluster:
-        await cluster.primary.execute("CREATE TABLE item (name text)")
-        yield cluster
-
-
-@pytest.fixture
-async def paused(three: Cluster) -> AsyncIterator[Cluster]:
-    """The three, whose replicas will replay nothing."""
-    await three.caught_up()
-    yield three
-    await three.restore()
-
-
 async def written(db: Router) -> str:
     """The token of a write that no replica replays."""
     with Causality() as seen:
         async with db.write.begin() as session:
-            await session.execute(text("INSERT INTO item VALUES ('x')"))
+            await session.execute(text("INSERT INTO item (name) VALUES ('x')"))
     return str(seen.token)
 
 
@@ -79,13 +62,13 @@ async def counted(db: Router, token: str, readers: int) -> tuple[Counter[str], f
     return counts, waited
 
 
-async def test_waiting_costs_the_same_however_many_wait(paused: Cluster) -> None:
+async def test_waiting_costs_the_same_however_many_wait(cluster: Cluster) -> None:
     """Two decisions a reader, to wait and to stop waiting; as many probes for a hundred readers as for one."""
-    primary, *replicas = (node.direct_url for node in paused.nodes.values())
+    primary, *replicas = (node.direct_url for node in cluster.nodes.values())
     async with Router(primary, replicas, policy=WAITING) as db:
         await wait_until(lambda: db.view.fresh(monotonic() - 60) == 2, what="both replicas in rotation")
-        for replica in paused.replicas:
-            await paused.pause_replay(replica)
+        for replica in cluster.replicas:
+            await cluster.pause_replay(replica)
         token = await written(db)
         await counted(db, token, 1)
         (one, waited), (hundred, longer) = await counted(db, token, 1), await counted(db, token, 100)
@@ -97,18 +80,18 @@ async def test_waiting_costs_the_same_however_many_wait(paused: Cluster) -> None
         assert [len(queue) for queue in (monitor._floors, monitor._times, monitor._histories)] == [0, 0, 0]
         waiting = asyncio.create_task(read(db, token))
         await wait_until(lambda: len(monitor._floors) == 1, what="a reader that waits")
-        for replica in paused.replicas:
-            await paused.resume_replay(replica)
+        for replica in cluster.replicas:
+            await cluster.resume_replay(replica)
         assert await waiting != "primary"
 
 
-async def test_those_who_are_cancelled_leave_nothing(paused: Cluster) -> None:
+async def test_those_who_are_cancelled_leave_nothing(cluster: Cluster) -> None:
     """A hundred requests are cancelled while they wait: the queue is empty at once."""
-    primary, *replicas = (node.direct_url for node in paused.nodes.values())
+    primary, *replicas = (node.direct_url for node in cluster.nodes.values())
     async with Router(primary, replicas, policy=WAITING) as db:
         await wait_until(lambda: db.view.fresh(monotonic() - 60) == 2, what="both replicas in rotation")
-        for replica in paused.replicas:
-            await paused.pause_replay(replica)
+        for replica in cluster.replicas:
+            await cluster.pause_replay(replica)
         token = await written(db)
         readers = [asyncio.create_task(read(db, token)) for _ in range(100)]
         monitor = db._nodes.monitor
@@ -117,5 +100,5 @@ async def test_those_who_are_cancelled_leave_nothing(paused: Cluster) -> None:
             each.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
         assert len(monitor._floors) == 0
-        for replica in paused.replicas:
-            await paused.resume_replay(replica)
+        for replica in cluster.replicas:
+            await cluster.resume_replay(replica)

@@ -51,21 +51,20 @@ async def test_once_and_again_when_asked_ten_seconds_later(caplog: pytest.LogCap
     assert (learning.value, len(asked)) == (3, 3)
 
 
-async def test_the_monitor_reads_it_from_the_first_node_that_answers() -> None:
+async def test_the_monitor_reads_it_from_the_first_node_that_answers(cluster: Cluster) -> None:
     """Over its own connection, between two probes."""
 
     async def names(driver: Any, timeout: float) -> set[str]:
         return {row[0] for row in await driver.fetch("SELECT proname FROM pg_proc LIMIT 3", timeout=timeout)}
 
-    async with Cluster(replicas=0) as cluster:
-        policy = Policy(probe_interval=0.05)
-        pools = Pools("primary", cluster.primary.url, weight=1, options={})
-        prober = Prober(pools.monitoring, alone=True, timeout=1, clock=monotonic)
-        view = View.of([Node(name="primary")])
-        monitor = Monitor(
-            view, {"primary": prober}, policy, monotonic, {"primary": pools.traffic}, catalog=set(), read_catalog=names
-        )
-        await monitor.start()
-        await wait_until(lambda: len(monitor.catalog) == 3, what="the catalog")
-        await monitor.stop()
-        await pools.monitoring.dispose()
+    policy = Policy(probe_interval=0.05)
+    pools = Pools("primary", cluster.primary.url, weight=1, options={})
+    prober = Prober(pools.monitoring, alone=True, timeout=1, clock=monotonic)
+    view = View.of([Node(name="primary")])
+    monitor = Monitor(
+        view, {"primary": prober}, policy, monotonic, {"primary": pools.traffic}, catalog=set(), read_catalog=names
+    )
+    await monitor.start()
+    await wait_until(lambda: len(monitor.catalog) == 3, what="the catalog")
+    await monitor.stop()
+    await pools.monitoring.dispose()

@@ -17,13 +17,26 @@ MONITORS = "SELECT pid FROM pg_stat_activity WHERE usename = 'app' AND query LIK
 REFUSALS = {"full": "ALTER ROLE app CONNECTION LIMIT 1", "password": "ALTER ROLE app PASSWORD 'another'"}
 
 
-@pytest.fixture
-async def settled() -> AsyncIterator[Cluster]:
+@pytest.fixture(scope="module")
+async def apart() -> AsyncIterator[Cluster]:
     """A primary and a replica, and a role of the application's own."""
     async with Cluster(replicas=1) as cluster:
-        await cluster.primary.execute("CREATE ROLE app LOGIN PASSWORD 'app'; GRANT pg_monitor TO app")
-        await cluster.caught_up()
+        await cluster.primary.execute("CREATE ROLE app LOGIN; GRANT pg_monitor TO app")
         yield cluster
+
+
+@pytest.fixture
+async def settled(apart: Cluster) -> AsyncIterator[Cluster]:
+    """The two, which let the role in; mended afterwards."""
+    await apart.primary.execute("ALTER ROLE app CONNECTION LIMIT -1 PASSWORD 'app'")
+    await apart.caught_up()
+    rules = [(node, Path(await node.fetchval("SHOW hba_file"))) for node in apart.nodes.values()]
+    before = [path.read_text() for _, path in rules]
+    yield apart
+    for (node, path), text_before in zip(rules, before, strict=True):
+        path.write_text(text_before)
+        await node.execute("SELECT pg_reload_conf()")
+    await apart.restore()
 
 
 def router(cluster: Cluster, policy: Policy = QUICK) -> Router:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from time import monotonic
 
@@ -15,13 +14,6 @@ from lagwise.testing import Cluster, wait_until
 
 QUICK = Policy(probe_interval=0.05, probe_timeout=0.3, abort_after=1.0)
 request_id: ContextVar[str] = ContextVar("request_id")
-
-
-@pytest.fixture(scope="module")
-async def steady() -> AsyncIterator[Cluster]:
-    """A primary and a replica."""
-    async with Cluster(replicas=1) as cluster:
-        yield cluster
 
 
 def router(cluster: Cluster, policy: Policy = QUICK) -> Router:
@@ -42,7 +34,7 @@ class NeedsARequest(logging.Filter):
         return True
 
 
-async def test_a_filter_that_raises_blinds_nobody(steady: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_filter_that_raises_blinds_nobody(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     """Every event of the monitor raises LookupError in a logging filter: nodes leave and come back as ever."""
     handler = logging.NullHandler()
     handler.handle = lambda record: NeedsARequest().filter(record)  # type: ignore[method-assign]
@@ -50,12 +42,12 @@ async def test_a_filter_that_raises_blinds_nobody(steady: Cluster, capsys: pytes
     logger.addHandler(handler)
     level, logger.level = logger.level, logging.DEBUG
     try:
-        async with router(steady) as db:
+        async with router(cluster) as db:
             await seen(db)
-            await steady.restart("replica-1")
+            await cluster.restart("replica-1")
             await wait_until(lambda: db.view.node("replica-1").reading is None, what="the restart to be seen")
             await seen(db)
-            await steady.restart("primary")
+            await cluster.restart("primary")
             await seen(db)
             assert not db._nodes.monitor.ended
     finally:
@@ -65,10 +57,10 @@ async def test_a_filter_that_raises_blinds_nobody(steady: Cluster, capsys: pytes
 
 
 async def test_what_fails_outside_of_a_probe_is_said_and_gone_on_from(
-    steady: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error in the monitor's own bookkeeping: the watch says so and reads on."""
-    async with router(steady) as db:
+    async with router(cluster) as db:
         await seen(db)
         publish = Monitor._publish
 
@@ -81,18 +73,18 @@ async def test_what_fails_outside_of_a_probe_is_said_and_gone_on_from(
         await seen(db)
 
 
-async def test_a_watch_that_is_cancelled_is_begun_again(steady: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_watch_that_is_cancelled_is_begun_again(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     """A stray cancellation ends the task of one node: it is said, and the node is read on."""
-    async with router(steady) as db:
+    async with router(cluster) as db:
         await seen(db)
         next(task for task in asyncio.all_tasks() if task.get_name() == "lagwise-monitor-replica-1").cancel()
         await wait_until(lambda: "watch-restarted" in caplog.messages, what="the end to be said")
         await seen(db)
 
 
-async def test_an_end_for_good_is_not_silent(steady: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_end_for_good_is_not_silent(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     """The one task of the monitor is cancelled by a stranger: `ended` says so, and the log."""
-    async with router(steady) as db:
+    async with router(cluster) as db:
         await seen(db)
         monitor = db._nodes.monitor
         assert not monitor.ended
@@ -110,15 +102,15 @@ def test_an_event_reaches_its_handlers(caplog: pytest.LogCaptureFixture) -> None
     ]
 
 
-async def test_it_stops_while_every_node_is_silent(steady: Cluster) -> None:
+async def test_it_stops_while_every_node_is_silent(cluster: Cluster) -> None:
     """Black holes before all servers, connections open, probes under way: stopped within `close_timeout`."""
     policy = Policy(probe_interval=0.05, probe_timeout=20, abort_after=60, close_timeout=1.0)
-    db = router(steady, policy)
+    db = router(cluster, policy)
     await db.__aenter__()
     try:
         await seen(db)
-        for name in steady.nodes:
-            await steady.black_hole(name)
+        for name in cluster.nodes:
+            await cluster.black_hole(name)
         monitor = db._nodes.monitor
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -126,5 +118,5 @@ async def test_it_stops_while_every_node_is_silent(steady: Cluster) -> None:
         assert loop.time() - began < 2 * policy.close_timeout
         assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("lagwise-monitor")]
     finally:
-        await steady.heal()
+        await cluster.heal()
         await db.__aexit__(None, None, None)

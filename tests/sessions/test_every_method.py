@@ -463,18 +463,19 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-async def stage() -> AsyncIterator[Stage]:
-    async with Cluster(replicas=1) as cluster:
-        primary, replica = cluster.nodes.values()
-        engine = create_async_engine(primary.url)
-        async with engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
-            await connection.execute(insert(Fruit), [{"id": key, "name": name} for key, name in ROWS])
-        await cluster.caught_up()
-        async with Router(primary.url, [replica.url]) as db:
-            await wait_until(lambda: db.view.rotation, what="the replica in rotation")
-            yield Stage(cluster, db, engine)
-        await engine.dispose()
+async def stage(running: Cluster) -> AsyncIterator[Stage]:
+    primary, replica = running.nodes["primary"], running.nodes["replica-1"]
+    engine = create_async_engine(primary.url)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+        await connection.execute(insert(Fruit), [{"id": key, "name": name} for key, name in ROWS])
+    await running.caught_up()
+    async with Router(primary.url, [replica.url]) as db:
+        await wait_until(lambda: db.view.rotation, what="the replica in rotation")
+        yield Stage(running, db, engine)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+    await engine.dispose()
 
 
 def _public() -> set[str]:

@@ -139,18 +139,18 @@ def application(db: Router) -> FastAPI:
 
 
 @pytest.mark.parametrize("state", ["well", "lagging", "gone"])
-async def test_two_sessions_in_one_request(doomed: Cluster, state: str) -> None:
+async def test_two_sessions_in_one_request(cluster: Cluster, state: str) -> None:
     """Authentication and write, two reads, read and asyncpg, 100 at a time over pools of 5: none fails."""
     policy = Policy(probe_interval=0.1, probe_timeout=5, catch_up=0.02)
-    db = router(doomed, policy, pool_size=5, pool_timeout=30)
+    db = router(cluster, policy, pool_size=5, pool_timeout=30)
     app = application(db)
     async with app.router.lifespan_context(app):
         await in_rotation(db, "replica-1", "replica-2")
-        for replica in doomed.replicas:
+        for replica in cluster.replicas:
             if state == "lagging":
-                await doomed.set_apply_delay(replica, 0.5)
+                await cluster.set_apply_delay(replica, 0.5)
             elif state == "gone":
-                await doomed.stop(replica)
+                await cluster.stop(replica)
         if state == "gone":
             await wait_until(lambda: not db.view.rotation, what="the replicas are gone")
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -11,13 +11,13 @@ from tests.kit.routers import both_in_rotation, in_rotation, router, stand_still
 from tests.kit.sessions import count
 
 
-async def test_a_first_statement_that_streams_is_tried_elsewhere(doomed: Cluster) -> None:
+async def test_a_first_statement_that_streams_is_tried_elsewhere(cluster: Cluster) -> None:
     """The replica of the session is killed before its first stream: another node answers."""
-    async with router(doomed, Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120)) as db:
+    async with router(cluster, Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120)) as db:
         await in_rotation(db, "replica-1", "replica-2")
         async with db.read() as session:
             chosen = session.info["lagwise.route"].node
-            await doomed.kill(chosen)
+            await cluster.kill(chosen)
             rows = await (await session.stream(text("SELECT generate_series(1, 3)"))).all()
             assert [tuple(row) for row in rows] == [(1,), (2,), (3,)]
             assert session.info["lagwise.route"].node != chosen

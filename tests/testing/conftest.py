@@ -12,20 +12,8 @@ from lagwise.testing import Binaries, BinariesNotFound, Cluster
 from lagwise.testing.binaries import find_binaries
 
 
-@pytest.fixture(scope="session", autouse=True)
-def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Data in memory where there is plenty of it: on a slow disk that halves the time of these tests."""
-    tmp_path_factory.getbasetemp()  # chosen before, so that pytest's own files, which it keeps, stay on the disk
-    place = Path("/dev/shm")
-    with pytest.MonkeyPatch.context() as patch:
-        if place.is_dir() and os.access(place, os.W_OK) and shutil.disk_usage(place).free > 4 * 2**30:
-            patch.setenv("TMPDIR", str(place))
-            patch.setattr("tempfile.tempdir", str(place))
-        yield
-
-
 @pytest.fixture(scope="session")
-async def shared(memory: None) -> AsyncIterator[Cluster]:
+async def shared() -> AsyncIterator[Cluster]:
     """A primary and two replicas, with a table ``note``, for the whole run."""
     async with Cluster(replicas=2) as cluster:
         await cluster.primary.execute("CREATE TABLE note (id int PRIMARY KEY)")
