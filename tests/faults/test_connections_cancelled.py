@@ -7,9 +7,10 @@ from lagwise import Causality, Policy
 from lagwise.testing import Cluster, wait_until
 from tests.kit.connections import KINDS, reading, write
 from tests.kit.load import patience
+from tests.kit.numbers import enough
 from tests.kit.routers import busy, in_rotation, no_query_runs, router
 
-CANCELLED = 600
+CANCELLED = enough(300, 600)
 
 
 async def test_hundreds_of_cancelled_uses(cluster: Cluster) -> None:

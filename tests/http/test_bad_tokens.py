@@ -17,6 +17,7 @@ from lagwise._client.signature import Seal
 from lagwise._decide.token import Position
 from lagwise.testing import Cluster, wait_until
 from tests.kit.http import SECRET, ASGIApp, Message, http, items, opened, reason_of, serving
+from tests.kit.numbers import enough
 from tests.kit.routers import PATIENT, QUIET, both_in_rotation, catalog_read, router, stand_still, steady, trips
 from tests.kit.serving import served
 
@@ -119,7 +120,7 @@ async def test_garbage_does_not_lose_the_genuine_token(cluster: Cluster) -> None
 async def test_oversized_headers_over_the_wire(cluster: Cluster) -> None:
     """100 KB for a token over a real connection: the server or the middleware turns it away, never with a 5xx."""
     db = steady(cluster)
-    async with served(items(db, route_header=True)) as url, httpx.AsyncClient(base_url=url) as client:
+    async with served(items(db, route_header=True)) as url, httpx.AsyncClient(base_url=url, verify=False) as client:
         await both_in_rotation(db)
         for length in (1_000, 10_000, 60_000, 100_000):
             for headers in carriers("A" * length):
@@ -131,7 +132,9 @@ async def test_oversized_headers_over_the_wire(cluster: Cluster) -> None:
         assert (await client.get("/items/large")).status_code == 200
 
 
-# Ten thousand
+# Thousands of them
+
+STRINGS = enough(4_000, 10_000)
 
 
 def rubbish(draw: random.Random, genuine: str) -> bytes:
@@ -168,7 +171,7 @@ async def ask(app: ASGIApp, path: str, headers: list[tuple[bytes, bytes]]) -> tu
     return sent[0]["status"], body, dict(sent[0]["headers"]).get(b"lagwise-route", b"")
 
 
-async def test_ten_thousand_random_strings(cluster: Cluster) -> None:
+async def test_thousands_of_random_strings(cluster: Cluster) -> None:
     """None is a 5xx. Beside the client's own token none costs it its write; without one none leaves the replicas."""
     draw = random.Random(SEED)
     async with opened(items(db := router(cluster, PATIENT), route_header=True)) as running:
@@ -176,7 +179,7 @@ async def test_ten_thousand_random_strings(cluster: Cluster) -> None:
         await stand_still(cluster)
         async with http(running) as client:
             genuine = (await client.post("/items/ten-thousand")).headers["lagwise-token"]
-        texts = [rubbish(draw, genuine) for _ in range(10_000)]
+        texts = [rubbish(draw, genuine) for _ in range(STRINGS)]
         tallies: dict[str, Counter[tuple[int, bytes, bytes]]] = {"own": Counter(), "none": Counter()}
 
         async def one(mine: list[bytes]) -> None:
@@ -191,10 +194,10 @@ async def test_ten_thousand_random_strings(cluster: Cluster) -> None:
                 status, body, route = await ask(running, "/items/ten-thousand", headers)
                 tallies[kind][status, body, route.partition(b"=")[2]] += 1
 
-        await asyncio.gather(*(one(texts[start : start + 400]) for start in range(0, 10_000, 400)))
+        await asyncio.gather(*(one(texts[start : start + 400]) for start in range(0, STRINGS, 400)))
     assert set(tallies["own"]) == {(200, b"1", b"none-caught-up")}
     assert set(tallies["none"]) == {(200, b"0", b"fresh")}
-    assert sum(sum(tally.values()) for tally in tallies.values()) == 1_250
+    assert sum(sum(tally.values()) for tally in tallies.values()) == STRINGS // 8
 
 
 async def test_random_strings_over_connections(cluster: Cluster) -> None:
