@@ -153,12 +153,17 @@ def test_a_signal_ends_it_in_this_process(
     monkeypatch.setattr("tempfile.tempdir", str(spool))
     monkeypatch.setattr(cluster_module, "_announce", show)
     monkeypatch.setattr("sys.argv", ["lagwise", "cluster", "up", "--replicas", "1", *options])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     handlers = (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
-    with pytest.raises(SystemExit) as exit_:
-        lagwise.__main__.main()
+    try:
+        with pytest.raises(SystemExit) as exit_:
+            lagwise.__main__.main()
+        after = (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert exit_.value.code == 0
     assert "127.0.0.1" in capsys.readouterr().out
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert after == handlers
     assert list(spool.iterdir()) == []
 
 
