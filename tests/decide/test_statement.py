@@ -176,7 +176,7 @@ def queries() -> Iterator[tuple[str, ClauseElement]]:
 QUERIES = dict(queries())
 NOTHING, TOUCHES, TRANSACTION, OPAQUE = Effect.NOTHING, Effect.TOUCHES, Effect.TRANSACTION, Effect.OPAQUE
 LIFTS, WRITES, UNKNOWN = Effect.LIFTS, Effect.WRITES, Effect.UNKNOWN
-UNSEEN = OPAQUE | TOUCHES
+UNSEEN = OPAQUE
 
 
 @pytest.mark.parametrize("name", QUERIES)
@@ -259,7 +259,6 @@ HIDDEN = [
     "SELECT pg_try_advisory_lock($1::BIGINT)",
     "SELECT pg_advisory_unlock_all()",
     "SELECT setseed(0.5)",
-    "SELECT pg_notify('channel', 'text')",
     "SET search_path = tenant",
     "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE",
     "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
@@ -272,7 +271,6 @@ HIDDEN = [
     "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
     "LISTEN channel",
     "UNLISTEN *",
-    "NOTIFY channel",
     "DISCARD TEMP",
     "/* SELECT */ SET search_path = tenant",
     "-- SELECT\nSET search_path = tenant",
@@ -360,14 +358,14 @@ OTHERS = {
     "SET standard_conforming_strings = off": TOUCHES | LIFTS,
     "SELECT set_config('app.tenant', $1::VARCHAR, true)": TRANSACTION,
     "SELECT set_config('app.tenant', $1::VARCHAR, $2::BOOLEAN)": TRANSACTION | TOUCHES,
-    "SELECT set_config($1::VARCHAR, $2::VARCHAR, $3::BOOLEAN)": UNSEEN | TRANSACTION,
-    "SELECT set_config('default_' || 'transaction_read_only', 'off', false)": UNSEEN | TRANSACTION,
-    "SELECT set_config('transaction_read_only__'::varchar(21), 'off', false)": UNSEEN | TRANSACTION,
-    "SELECT set_config(setting_name => 'a.b', new_value => 'c', is_local => false)": UNSEEN | TRANSACTION,
+    "SELECT set_config($1::VARCHAR, $2::VARCHAR, $3::BOOLEAN)": UNSEEN | TRANSACTION | TOUCHES,
+    "SELECT set_config('default_' || 'transaction_read_only', 'off', false)": UNSEEN | TRANSACTION | TOUCHES,
+    "SELECT set_config('transaction_read_only__'::varchar(21), 'off', false)": UNSEEN | TRANSACTION | TOUCHES,
+    "SELECT set_config(setting_name => 'a.b', new_value => 'c', is_local => false)": UNSEEN | TRANSACTION | TOUCHES,
     "SELECT set_config('Transaction_Read_Only', 'off', false)": TOUCHES | LIFTS,
     "SELECT set_config('default_transaction_read_only', $1, true)": TRANSACTION | LIFTS,
     "SELECT set_config(U&'default\\005ftransaction_read_only'::text, 'off', false)": TOUCHES | LIFTS,
-    "SELECT set_config(values, 'red', false) FROM (SELECT 'search_path' AS values) AS t": UNSEEN | TRANSACTION,
+    "SELECT set_config(values, 'red', false) FROM (SELECT 'search_path' AS values) AS t": UNSEEN | TRANSACTION | TOUCHES,
     "SELECT pg_advisory_xact_lock(1)": TRANSACTION,
     "SELECT pg_try_advisory_xact_lock_shared(1, 2)": TRANSACTION,
     "SELECT pg_export_snapshot()": TRANSACTION,
@@ -386,8 +384,16 @@ OTHERS = {
     "COPY item FROM STDIN WHERE become(id)": WRITES | UNSEEN | UNKNOWN,
     "COPY item TO PROGRAM 'x'": WRITES | UNSEEN,
     "SELECT 1 INTO TEMP t": WRITES | TOUCHES,
-    "SELECT 1 UNION SELECT 2 INTO t": WRITES | TOUCHES,
-    "CREATE TEMP TABLE t (id int)": WRITES | UNSEEN,
+    "SELECT 1 UNION SELECT 2 INTO t": WRITES | UNSEEN,
+    "CREATE TEMP TABLE t (id int)": WRITES | UNSEEN | TOUCHES,
+    "CREATE TEMP TABLE t (id int) ON COMMIT DROP": WRITES | UNSEEN,
+    "CREATE TEMP VIEW t AS SELECT 1": WRITES | UNSEEN | TOUCHES,
+    "CREATE TEMP SEQUENCE t": WRITES | UNSEEN | TOUCHES,
+    "CREATE TEMP TABLE t AS SELECT 1": WRITES | UNSEEN | TOUCHES,
+    "CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1": WRITES | UNSEEN,
+    "CREATE TABLE t (id int)": WRITES | UNSEEN,
+    "NOTIFY channel": WRITES,
+    "SELECT pg_notify('channel', 'text')": WRITES,
     "CREATE TABLE t AS EXECUTE p": WRITES | UNSEEN,
 }
 

@@ -88,7 +88,7 @@ EFFECTS = {
         words(
             """
             pg_advisory_lock pg_advisory_lock_shared pg_try_advisory_lock pg_try_advisory_lock_shared
-            pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all pg_notify setseed
+            pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all setseed
             """
         ),
         Effect.TOUCHES,
@@ -103,13 +103,14 @@ EFFECTS = {
         Effect.TRANSACTION,
     ),
     "setval": Effect.WRITES,
+    "pg_notify": Effect.WRITES,
     # The effect depends on the arguments: see `settings`.
-    "set_config": Effect.OPAQUE | Effect.TOUCHES | Effect.TRANSACTION,
+    "set_config": Effect.OPAQUE | Effect.TRANSACTION,
     # Declared STABLE, but they run the views that their arguments name.
     **dict.fromkeys(
         [f"{what}_to_{form}" for what in ("table", "schema", "database")
          for form in ("xml", "xml_and_xmlschema", "xmlschema")],
-        Effect.OPAQUE | Effect.TOUCHES,
+        Effect.OPAQUE,
     ),
 }  # fmt: skip
 """Built-in functions whose effect is known."""

@@ -12,11 +12,11 @@ class Effect(Flag):
     NOTHING = 0
     """A query that leaves its connection as it was."""
     TOUCHES = auto()
-    """May leave something in the connection: a setting, a role, a lock, a prepared statement, a temporary table."""
+    """Leaves something in the connection: a setting, a role, a lock, a prepared statement, a temporary table."""
     TRANSACTION = auto()
     """Means something only inside a transaction: SET LOCAL, `set_config(..., true)`, LOCK, DECLARE, SAVEPOINT."""
     OPAQUE = auto()
-    """Runs code that cannot be seen, or could not be read. Comes with TOUCHES."""
+    """Runs code that cannot be seen, or could not be read: it may do what TOUCHES says, and more."""
     LIFTS = auto()
     """Would lift the read-only fence, or change how the server reads later statements."""
     RESETS = auto()
@@ -28,12 +28,12 @@ class Effect(Flag):
     SPOILS = auto()
     """The driver's cache of prepared statements is wrong afterwards: DEALLOCATE, DISCARD ALL or PLANS."""
     WRITES = auto()
-    """Changes data or the schema, or locks rows; for information, the server itself refuses it behind a fence."""
+    """Changes data or the schema, locks rows, or notifies; for information, the server itself refuses the first three."""
     UNKNOWN = auto()
-    """Names something the catalog does not hold: made since it was read, perhaps. Comes with OPAQUE and TOUCHES."""
+    """Names something the catalog does not hold: made since it was read, perhaps. Comes with OPAQUE."""
 
 
-UNSEEN = Effect.OPAQUE | Effect.TOUCHES
+UNSEEN = Effect.OPAQUE
 """Code that cannot be seen."""
 STRANGE = UNSEEN | Effect.UNKNOWN
 """A name that is not in the catalog."""

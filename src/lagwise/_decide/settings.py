@@ -41,14 +41,14 @@ def _lifts(name: str, value: str | None) -> Effect:
 
 def set_config(arguments: list[Any]) -> Effect:
     """`set_config(name, value, is_local)`."""
-    if len(arguments) != 3 or (name := literal(arguments[0])) is None:
-        return UNSEEN | Effect.TRANSACTION
-    name = name.lower()
+    local = literal(arguments[2]) if len(arguments) == 3 else None
     lasting = {
         "false": Effect.TOUCHES,
         "true": Effect.TRANSACTION,
-    }.get(literal(arguments[2]) or "", Effect.TOUCHES | Effect.TRANSACTION)
-    return lasting | _lifts(name, literal(arguments[1]))
+    }.get(local or "", Effect.TOUCHES | Effect.TRANSACTION)
+    if len(arguments) != 3 or (name := literal(arguments[0])) is None:
+        return UNSEEN | Effect.TRANSACTION | lasting
+    return lasting | _lifts(name.lower(), literal(arguments[1]))
 
 
 def set_statement(statement: dict[str, Any]) -> Effect:

@@ -8,6 +8,7 @@ from lagwise._decide.built_in import words
 from lagwise._decide.catalog import BUILT_IN, Catalog
 from lagwise._decide.effect import UNSEEN, Effect
 from lagwise._decide.parse import LIMIT, folded, parse
+from lagwise._decide.temporary import temporary
 
 _LONG = 2_048
 """Characters from which on it pays to fold lists before a text is looked up or parsed."""
@@ -50,7 +51,7 @@ _FIXED = {
     "DeallocateStmt": Effect.TOUCHES | Effect.SPOILS,
     "ListenStmt": Effect.TOUCHES,
     "UnlistenStmt": Effect.TOUCHES,
-    "NotifyStmt": Effect.TOUCHES,
+    "NotifyStmt": Effect.WRITES,
     "LockStmt": Effect.TRANSACTION,
     "ConstraintsSetStmt": Effect.TRANSACTION,
     "ExecuteStmt": UNSEEN,
@@ -134,7 +135,7 @@ def _statement(node: dict[str, Any], catalog: Catalog) -> Effect:
         case "CopyStmt":
             return _copy(statement, catalog)
     # DDL runs code in many places: defaults, index expressions, event triggers, extensions.
-    return UNSEEN | Effect.WRITES
+    return UNSEEN | Effect.WRITES | temporary(statement)
 
 
 def _copy(statement: dict[str, Any], catalog: Catalog) -> Effect:
@@ -187,7 +188,7 @@ def _field(name: str, value: Any, catalog: Catalog) -> Effect:
         case "relation" if "relname" in value:
             return catalog.read(_relation(value))
         case "intoClause":
-            return Effect.WRITES | Effect.TOUCHES
+            return Effect.WRITES | (temporary({"into": value}) or UNSEEN)
     return Effect.NOTHING
 
 
