@@ -11,6 +11,7 @@ from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.log import watched_by
 from lagwise._nodes.monitor import Monitor
 from lagwise._nodes.nodes import Nodes
+from lagwise._pools.pooling import Mode, pooling_of
 from lagwise._pools.pools import Pools
 from lagwise._pools.targets import Replica, Target, pools_of
 from lagwise._sessions.maker import RoutingSessionMaker
@@ -32,6 +33,9 @@ class Router:
         system: the cluster's system identifier, as `pg_controldata` prints it: a server of another cluster is never
             written to or read from. Without it the node configured as primary says which cluster is ours, or a
             majority of the nodes.
+        pooling: "transaction" where a pooler in transaction mode, such as PgBouncer, stands before the nodes: nothing
+            is set that outlives a transaction, and each read is one. "session" for a connection with a server process
+            of its own.
         engine_options: for the engines made from URLs, as for `create_async_engine`.
 
     Raises:
@@ -49,10 +53,11 @@ class Router:
         on_event: Watcher | None = None,
         session_options: Mapping[str, Any] | None = None,
         system: int | str | None = None,
+        pooling: Mode = "session",
         **engine_options: Any,
     ) -> None:
         self.policy = policy or Policy()
-        pools = pools_of(primary, replicas, engine_options)
+        pools = pools_of(primary, replicas, engine_options, pooling_of(pooling))
         self._nodes = Nodes(pools, self.policy, watched_by(on_event), Terms.of(self.policy, system))
         ledger = Ledger(self._nodes)
         options = dict(session_options or {})

@@ -365,7 +365,9 @@ OTHERS = {
     "SELECT set_config('Transaction_Read_Only', 'off', false)": TOUCHES | LIFTS,
     "SELECT set_config('default_transaction_read_only', $1, true)": TRANSACTION | LIFTS,
     "SELECT set_config(U&'default\\005ftransaction_read_only'::text, 'off', false)": TOUCHES | LIFTS,
-    "SELECT set_config(values, 'red', false) FROM (SELECT 'search_path' AS values) AS t": UNSEEN | TRANSACTION | TOUCHES,
+    "SELECT set_config(values, 'red', false) FROM (SELECT 'search_path' AS values) AS t": UNSEEN
+    | TRANSACTION
+    | TOUCHES,
     "SELECT pg_advisory_xact_lock(1)": TRANSACTION,
     "SELECT pg_try_advisory_xact_lock_shared(1, 2)": TRANSACTION,
     "SELECT pg_export_snapshot()": TRANSACTION,

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from inspect import iscoroutinefunction, signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asyncpg.connection import Connection as Driver  # type: ignore[import-untyped]
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection as Adapter
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.event import registry
@@ -33,6 +35,11 @@ NAMES: dict[str, Callable[[Any], object]] = {
     "registry._collection_to_key": lambda engine: engine.pool.dispatch.connect.ref in registry._collection_to_key,
     "registry._key_to_collection": lambda _: isinstance(registry._key_to_collection, dict),
     "asyncpg.Connection._pool_release_ctr": lambda _: "_pool_release_ctr" in Driver.__slots__,
+    "asyncpg.Connection._stmt_cache_enabled": lambda _: "_stmt_cache_enabled" in Driver.__slots__,
+    "asyncpg.Connection._introspect_types": lambda _: iscoroutinefunction(Driver._introspect_types),
+    "asyncpg.Connection._get_statement": lambda _: "named" in signature(Driver._get_statement).parameters,
+    "adapter._prepared_statement_cache": lambda _: "_prepared_statement_cache" in Adapter.__slots__,
+    "adapter._prepared_statement_name_func": lambda _: "_prepared_statement_name_func" in Adapter.__slots__,
 }
 
 

@@ -17,10 +17,13 @@ FOREIGN = {
     "_ConnectionFairy", "_ConnectionRecord", "_connection_record", "_max_overflow", "_overflow", "finalize_callback",
     # SQLAlchemy: listeners
     "_builtin_onconnect", "_collection_to_key", "_key_to_collection",
+    # SQLAlchemy: the driver's connection
+    "_prepared_statement_cache", "_prepared_statement_name_func",
     # SQLAlchemy: sessions
     "_AsyncSessionContextManager", "_deleted", "_new",
     # asyncpg: its connection
-    "_aborted", "_con", "_pool_release_ctr", "_protocol", "_top_xact", "_transport",
+    "_aborted", "_con", "_get_statement", "_introspect_types", "_pool_release_ctr", "_protocol", "_stmt_cache_enabled",
+    "_top_xact", "_transport",
 }  # fmt: skip
 
 

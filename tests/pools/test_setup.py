@@ -12,8 +12,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from lagwise import ReadOnly
+from lagwise._pools.pooling import Pooling
 from lagwise._pools.pools import Pools
-from lagwise._pools.setup import restoration
 from lagwise.testing import Cluster
 from tests.kit.pools import ended, pools_of, take
 
@@ -72,7 +72,7 @@ async def test_a_used_connection_becomes_what_the_application_had_made_it(
         connection = await take(getattr(pools, role))
         before = [await connection.ask(f"SHOW {name}") for name in names]
         assert before[:4] == ["tenant, public", "it's \\ ann", "eu", "5MB"]
-        script = restoration(connection.connection.info)
+        script = Pooling().restoration(connection.connection.info)
         assert script is not None
         await connection.script(
             "SET search_path = public; SET app.tenant = 'bob'; SET app.other = 'x'; SET ROLE pg_monitor"
@@ -97,7 +97,7 @@ async def test_a_role_that_was_set_comes_back(cluster: Cluster) -> None:
     event.listen(engine.sync_engine, "connect", role)
     async with opened(engine) as pools:
         connection = await take(pools.reads)
-        script = restoration(connection.connection.info)
+        script = Pooling().restoration(connection.connection.info)
         assert script is not None
         await connection.script("RESET ROLE")
         await connection.script(script)
@@ -115,7 +115,7 @@ async def test_what_no_script_can_make_again_is_not_reset(cluster: Cluster, held
     )
     async with opened(engine) as pools:
         connection = await take(pools.writes)
-        assert restoration(connection.connection.info) is None
+        assert Pooling().restoration(connection.connection.info) is None
         await connection.close()
     await engine.dispose()
 

@@ -1,28 +1,22 @@
 """Every door out of a read session: whatever lifts its fence, or tries to, nothing is written."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from lagwise import ReadOnly, Router
 from lagwise.testing import Cluster
+from tests.kit.bouncer import bouncer
+from tests.kit.climbing import EVERY, KINDS, REFUSED, WAYS, climb, mended, reading, untouched
 from tests.kit.doors import BOTH, DOORS, SETUP, UNTOUCHED, WRITES
 from tests.kit.routers import LONG, in_rotation
 
-# Every door with every write, everywhere; or each door with one of them, in turn.
-EVERY = bool(os.environ.get("LAGWISE_TEST_DOORS"))
-PLACES = ["replica", "primary", "no replicas"]
-KINDS = ["session", "Core", "asyncpg"]
-WAYS = ["next", "after a commit", "in a block", "after a block"]
-REFUSED = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError)
-Run = Callable[..., Awaitable[Any]]
-End = Callable[[], Awaitable[object]]
+PLACES = ["replica", "primary", "no replicas", "primary behind a pooler"]
 
 
 @pytest.fixture(scope="module")
@@ -37,81 +31,18 @@ async def walls() -> AsyncIterator[Cluster]:
 @asynccontextmanager
 async def placed(cluster: Cluster, place: str, **options: Any) -> AsyncIterator[Router]:
     """A Router whose reads are on a replica, on the primary beside one, or on the primary alone."""
+    if place == "primary behind a pooler":
+        async with bouncer(cluster) as pooler, pooler.router(LONG, pool_size=2, **options) as db:
+            await in_rotation(db, "replica-1")
+            db.drain("replica-1")
+            yield db
+        return
     replicas = [] if place == "no replicas" else [cluster.replicas[0].url]
     async with Router(cluster.primary.url, replicas, policy=LONG, pool_size=2, **options) as db:
         await in_rotation(db, *(["replica-1"] if replicas else []))
         if place == "primary":
             db.drain("replica-1")
         yield db
-
-
-@asynccontextmanager
-async def reading(db: Router, kind: str) -> AsyncIterator[tuple[Run, End, Callable[[], Any]]]:
-    """How a read of this kind runs a statement, how it commits, and how it begins a block of its own."""
-    if kind == "asyncpg":
-        async with db.read.asyncpg() as driver:
-
-            async def fetch(sql: str, *values: object) -> Any:
-                return await (driver.fetch(sql, *values) if values else driver.execute(sql))
-
-            async def nothing() -> None: ...
-
-            yield fetch, nothing, driver.transaction
-    elif kind == "Core":
-        async with db.read.connect() as core:
-            yield (lambda sql, *values: core.exec_driver_sql(sql, values)), core.commit, core.begin
-    else:
-        async with db.read() as session:
-
-            async def execute(sql: str, *values: object) -> Any:
-                for number in range(len(values)):
-                    sql = sql.replace(f"${number + 1}::text", f"CAST(:v{number} AS text)")
-                    sql = sql.replace(f"${number + 1}", f":v{number}")
-                return await session.execute(text(sql), {f"v{n}": value for n, value in enumerate(values)})
-
-            yield execute, session.commit, session.begin
-
-
-async def untouched(cluster: Cluster) -> bool:
-    """Whether nothing was written."""
-    return bool(await cluster.primary.fetchval(UNTOUCHED) == "untouched")
-
-
-async def mended(cluster: Cluster) -> None:
-    """As before the write."""
-    await cluster.primary.execute(
-        "DROP TABLE IF EXISTS forbidden; TRUNCATE door; INSERT INTO door VALUES ('untouched')"
-    )
-
-
-async def climb(db: Router, kind: str, door: str, write: str, how: str) -> None:
-    """Through the door, and write: in the next statement, after a commit, in a block of its own, and after it."""
-    sql, values = DOORS[door]
-    async with reading(db, kind) as (run, commit, begin):
-        if how == "in a block":
-            with suppress(*REFUSED):
-                async with begin():
-                    await run(sql, *values)
-                    await run(write)
-            return
-        if how == "after a block":
-            with suppress(*REFUSED):
-                async with begin():
-                    await run(sql, *values)
-        else:
-            with suppress(*REFUSED):
-                await run(sql, *values)
-            if door == "PREPARE and EXECUTE":
-                with suppress(*REFUSED):
-                    await run("EXECUTE lifting")
-        if how == "after a commit":
-            with suppress(*REFUSED):
-                await commit()
-        for _ in range(2):
-            with suppress(*REFUSED):
-                await run(write)
-            with suppress(*REFUSED):
-                await commit()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -123,7 +54,7 @@ async def test_no_door_lets_a_read_write(walls: Cluster, place: str, kind: str) 
         looks = await asyncpg.connect(walls.primary.direct_url.replace("+asyncpg", ""))
         for number, door in enumerate(DOORS):
             for name in WRITES if EVERY else [list(WRITES)[number % len(WRITES)]]:
-                for how in WAYS if EVERY or place == "primary" else WAYS[number % 4 :][:1]:
+                for how in WAYS if EVERY or place.startswith("primary") else WAYS[number % 4 :][:1]:
                     await climb(db, kind, door, WRITES[name], how)
                     if await looks.fetchval(UNTOUCHED) != "untouched":
                         wrote.append((door, name, how))
@@ -261,7 +192,7 @@ async def test_no_method_of_the_driver_lets_a_read_write(walls: Cluster, place: 
                 wrote.append(way.__name__)
                 await mended(walls)
         async with db.read.asyncpg() as driver:  # and the next one finds the fence
-            assert await driver.fetchval("SHOW default_transaction_read_only") == "on"
+            assert await driver.fetchval("SHOW transaction_read_only") == "on"
     assert wrote == []
 
 

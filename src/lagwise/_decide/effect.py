@@ -28,7 +28,7 @@ class Effect(Flag):
     SPOILS = auto()
     """The driver's cache of prepared statements is wrong afterwards: DEALLOCATE, DISCARD ALL or PLANS."""
     WRITES = auto()
-    """Changes data or the schema, locks rows, or notifies; for information, the server itself refuses the first three."""
+    """Changes data or the schema, locks rows, or notifies; for information, a fenced server refuses most of it."""
     UNKNOWN = auto()
     """Names something the catalog does not hold: made since it was read, perhaps. Comes with OPAQUE."""
 

@@ -89,6 +89,8 @@ class Kind(StrEnum):
     TLS = "tls-failed"
     PRIVILEGE = "no-privilege"
     SETUP = "setup-failed"
+    POOLER = "transaction-pooler"
+    PARAMETER = "startup-parameter-refused"
     FULL = "too-many-connections"
     STARTING = "starting-up"
     STOPPING = "shutting-down"
@@ -118,6 +120,8 @@ _REMEDIES = {
     Kind.TLS: "check the ssl option in its URL, and the certificates",
     Kind.PRIVILEGE: "grant the monitor's functions to its user",
     Kind.SETUP: "see the log: a listener or an option of this application failed",
+    Kind.POOLER: 'a pooler in transaction mode stands before it: say Router(..., pooling="transaction")',
+    Kind.PARAMETER: "leave server_settings out, or let PgBouncer pass over them: ignore_startup_parameters",
 }
 
 
@@ -154,6 +158,8 @@ _KIND_BY_STATE = {
 }
 # By the names of an exception's classes, the first that fits: gaierror and SSLError are OSErrors, too.
 _KIND_BY_CLASS = {
+    "TransactionPooler": Kind.POOLER,
+    "ParameterRefused": Kind.PARAMETER,
     "gaierror": Kind.HOST,
     "SSLError": Kind.TLS,
     "CertificateError": Kind.TLS,

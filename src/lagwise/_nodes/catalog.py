@@ -176,7 +176,7 @@ async def read_catalog(driver: Any, timeout: float) -> Catalog:  # noqa: ASYNC10
     the caller bounds the whole. Raises what the driver raises.
     """
     arguments = sorted(HARMLESS), sorted(HARMLESS_IN_C), sorted(EFFECTS), MOST + 1
-    async with driver.transaction(readonly=True):
+    async with driver.transaction(isolation="read_committed", readonly=True):
         # With JIT compilation the query takes seconds.
         await driver.execute("SET LOCAL jit = off", timeout=timeout)
         rows = await driver.fetch(_SQL, *arguments, timeout=timeout)

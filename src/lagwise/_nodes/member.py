@@ -25,7 +25,12 @@ class Member:
     def of(cls, pools: Pools, *, alone: bool, timeout: float) -> Self:
         """The node of these pools; `alone`: the Router's only one. `timeout` bounds each question, seconds."""
         prober = Prober(
-            pools.monitoring, alone=alone, timeout=timeout, clock=time.monotonic, pooled=partial(_engines, pools)
+            pools.monitoring,
+            alone=alone,
+            timeout=timeout,
+            clock=time.monotonic,
+            pooled=partial(_engines, pools),
+            framed=pools.pooling.framed,
         )
         return cls(pools, prober, Positions(timeout=timeout, clock=time.monotonic))
 

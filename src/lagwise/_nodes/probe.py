@@ -51,19 +51,29 @@ SELECT in_recovery,
        0 AS port
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery OFFSET 0) AS role
 """
+# Behind a pooler in transaction mode nothing can be set beforehand.
+_BEGIN, _END = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "ROLLBACK"
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 _NEVER = 1e6  # seconds
 
 
-async def ask(driver: Any, *, alone: bool, patience: Patience, clock: Callable[[], float]) -> Reading:
+async def ask(
+    driver: Any, *, alone: bool, patience: Patience, clock: Callable[[], float], framed: bool = False
+) -> Reading:
     """Ask a server, over this asyncpg connection, for its identity and its position; `alone`: not for replay.
+
+    `framed`: in a transaction of its own. The answer says which server has given it, and that is all that is believed.
 
     When `patience` runs out the connection is terminated: a cancellation would wait for a server that may not
     answer. Raises `TimeoutError` then, else whatever the driver raises.
     """
     at = clock()
+    if framed:
+        await answer(driver, driver.execute, _BEGIN, patience=patience)
     row = await answer(driver, driver.fetchrow, _READ_ALONE if alone else _READ, patience=patience)
+    if framed:
+        await answer(driver, driver.execute, _END, patience=patience)
     role = Role.REPLICA if row["in_recovery"] else Role.PRIMARY
     lsn, started = LSN(row["lsn"] or 0), row["started"]
     return Reading(

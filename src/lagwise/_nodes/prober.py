@@ -24,6 +24,7 @@ class Prober:
     connections that it has accepted work.
 
     `timeout` bounds the connect and each question, in seconds. `pooled` gives the engines of the node's pools.
+    `framed`: each question has a transaction of its own.
     """
 
     def __init__(
@@ -34,11 +35,13 @@ class Prober:
         timeout: float,
         clock: Callable[[], float],
         pooled: Callable[[], Iterable[AsyncEngine]] = tuple,
+        framed: bool = False,
     ) -> None:
         self._source = engine
         self._timeout = timeout
         self._clock = clock
         self._alone = alone
+        self._framed = framed
         self._pooled = pooled
         self._driver: Any = None
         self._latest: Reading | None = None
@@ -121,7 +124,7 @@ class Prober:
 
     async def _read(self, driver: Any) -> Reading:
         with Patience(self._timeout, driver.terminate) as patience:
-            reading = await ask(driver, alone=self._alone, patience=patience, clock=self._clock)
+            reading = await ask(driver, alone=self._alone, patience=patience, clock=self._clock, framed=self._framed)
         if reading.stuck_since(self._latest):
             with suppress(PostgresError), Patience(self._timeout, driver.terminate) as patience:
                 await answer(driver, driver.execute, FLUSH, patience=patience)

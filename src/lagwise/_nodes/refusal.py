@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from lagwise._decide.failure import Cause, Kind
 from lagwise._decide.words import in_words
 
-_OURS = {Kind.OPTION, Kind.DRIVER, Kind.SETUP, Kind.TLS, Kind.HOST}
+_OURS = {Kind.OPTION, Kind.DRIVER, Kind.SETUP, Kind.TLS, Kind.HOST, Kind.POOLER, Kind.PARAMETER}
 BUSY = {Kind.FULL, Kind.STARTING}
 
 

@@ -8,14 +8,14 @@ from lagwise._decide.catalog import Catalog
 from lagwise._decide.effect import Effect
 from lagwise._decide.statement import effects_of
 from lagwise._pools.driver import abandon, driver_of, run_driver
-from lagwise._pools.setup import restoration
+from lagwise._pools.pooling import Pooling
 from lagwise.errors import ReadOnly, RoutingError
 
 IN_TRANSACTION = Effect.TRANSACTION | Effect.OPAQUE | Effect.RESETS
 STAYS = Effect.TOUCHES | Effect.OPAQUE | Effect.RESETS | Effect.SPOILS | Effect.BEGINS
 _QUERIES = ("select", "with", "values", "table")
 _OPTIONS = ("isolation_level", "postgresql_readonly", "postgresql_deferrable")
-_WAY_OUT = "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
+WAY_OUT = "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
 
 
 def takes_a_snapshot(statement: str) -> bool:
@@ -43,6 +43,8 @@ class PooledConnection(Connection):
     """Whether a READ ONLY transaction was asked for."""
     unsure = False
     """Whether code ran that may have lifted the fence for the transactions to come."""
+    failed = False
+    """Whether a statement has failed in it."""
 
     task: object = None
     """The task that took it from its pool, the request that the task serves, and the time: monotonic seconds."""
@@ -58,6 +60,11 @@ class PooledConnection(Connection):
     def traffic(self) -> Any:
         """The traffic of its node."""
         return self.engine.traffic
+
+    @property
+    def pooling(self) -> Pooling:
+        """What it keeps between two transactions."""
+        return self.engine.pooling  # type: ignore[no-any-return]
 
     @property
     def catalog(self) -> Catalog:
@@ -77,6 +84,7 @@ class PooledConnection(Connection):
     def prepare_for(self, effect: Effect, statement: str) -> None:
         """Give the statement the transaction that it needs, and remember what it leaves. Raises as `note()`."""
         self.refuse_lifting(effect, engaged=self.engaged)
+        self.pooling.refuse(effect)
         self.remember(effect)
         if effect & IN_TRANSACTION:
             self.engage()
@@ -87,7 +95,7 @@ class PooledConnection(Connection):
         """Raise `ReadOnly` for a statement that would lift the fence, or end the transaction it was given."""
         if effect & Effect.LIFTS or (effect & Effect.ENDS and (engaged or effect & IN_TRANSACTION)):
             raise ReadOnly(
-                "a read session keeps its transactions read-only, and this statement would end that. " + _WAY_OUT
+                "a read session keeps its transactions read-only, and this statement would end that. " + WAY_OUT
             )
 
     def remember(self, effect: Effect) -> None:
@@ -120,10 +128,7 @@ class PooledConnection(Connection):
         self.engaged = False
         if self.closed or self.invalidated:
             return
-        adapter = self.connection.dbapi_connection
-        assert adapter is not None
-        self.dialect.set_isolation_level(adapter, "AUTOCOMMIT")
-        cast("Any", self.dialect).set_readonly(adapter, False)
+        self.pooling.relax(self.dialect, self.connection.dbapi_connection)
         if self.unsure:
             self._undo()
 
@@ -145,7 +150,7 @@ class PooledConnection(Connection):
         """
         level, readonly, _ = (opt.pop(name, None) for name in _OPTIONS)
         if readonly is False:
-            raise ReadOnly("postgresql_readonly=False makes no sense in a read session. " + _WAY_OUT)
+            raise ReadOnly("postgresql_readonly=False makes no sense in a read session. " + WAY_OUT)
         if level is not None and level.upper() != "AUTOCOMMIT":
             if level.upper() == "SERIALIZABLE":
                 raise RoutingError(
@@ -186,12 +191,13 @@ class PooledConnection(Connection):
 
     def reset(self) -> None:
         """Undo what statements have left, in one round trip, or let the pool open another connection in its place."""
-        script = None if self.spoilt else restoration(self.info)
+        script = None if self.spoilt else self.pooling.restoration(self.info)
         if script is None:
             self.invalidate()
             return
         end = "ROLLBACK; " if driver_of(self).is_in_transaction() else ""
-        run_driver(self, end + script)
+        if end or script:
+            run_driver(self, end + script)
         self.touched = self.unsure = False
 
 

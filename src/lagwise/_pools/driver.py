@@ -11,6 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lagwise._decide.failure import Failure, classify
 from lagwise._pools import sqlite
+from lagwise._pools.pooling import Pooling
 from lagwise.errors import RoutingError
 
 IS_CLOSED = "lagwise.is_closed"
@@ -30,6 +31,14 @@ class NotConnected(RoutingError):  # noqa: N818 - the event, as its siblings are
 
 class OtherCluster(ConnectionError):  # noqa: N818 - the event, as its siblings are named
     """A new connection leads to a server of another cluster."""
+
+
+class TransactionPooler(ConnectionError):  # noqa: N818 - the event, as its siblings are named
+    """A new connection's transactions run on several server processes: a pooler in transaction mode is in between."""
+
+
+class ParameterRefused(ConnectionError):  # noqa: N818 - the event, as its siblings are named
+    """A pooler refuses a startup parameter that the application configures: asyncpg's `server_settings`."""
 
 
 class WaitsForItself(RoutingError, PoolTimeout):  # noqa: N818 - the event, as its siblings are named
@@ -89,6 +98,14 @@ def run_driver(connection: Connection, sql: str) -> None:
     adapter.run_async(lambda driver: driver.execute(sql))
 
 
+async def execute_alone(driver: Any, query: str, **kw: Any) -> str:
+    """As the driver's `execute()`, for a text that must be one statement: a second one could not be judged."""
+    statement = await driver.prepare(query, **kw)
+    await statement.fetch(**kw)
+    said: str = statement.get_statusmsg()
+    return said
+
+
 def abandon(connection: Connection) -> None:
     """Close the socket at once: a graceful close would wait for the answer of a node that may be dead."""
     if connection.closed or connection.invalidated:
@@ -110,6 +127,9 @@ def _never() -> bool:
 
 def in_hot_standby(connection: Connection) -> bool | None:
     """Whether the server reports itself in recovery, without a query; None before PostgreSQL 14."""
+    pooling: Pooling | None = getattr(connection.engine, "pooling", None)
+    if pooling is not None and not pooling.keeps:
+        return None  # a pooler repeats what some server has reported once
     driver = driver_of(connection)
     closed: Callable[[], bool] | None = getattr(driver, "is_closed", None)
     if closed is None or closed():

@@ -30,7 +30,7 @@ from lagwise._pools.driver import (
 )
 from lagwise._pools.internals import OptionedEngine, drop_resets, most_overflow
 from lagwise._pools.reserve import Reserve
-from lagwise._pools.setup import Setup, autocommit
+from lagwise._pools.setup import Setup
 from lagwise._pools.traffic import Readers, Traffic
 from lagwise._pools.translation import translation
 from lagwise._pools.turns import TurnedAway, Turns
@@ -57,6 +57,7 @@ class RoutedEngine(OptionedEngine):
         self.for_async = AsyncEngine(self)
         self.reserve = Reserve()
         self.fenced = reads and setup is not None
+        self.pooling = traffic.pooling
         if reads:
             traffic.readers.append(Readers(self.abort, self.turn_away))
         if reads and setup is None:
@@ -91,9 +92,9 @@ class RoutedEngine(OptionedEngine):
         tally.out.add(connection)
         if self.fenced:
             adapter: Any = connection.connection.dbapi_connection
-            if not adapter.autocommit:
+            if adapter.isolation_level != self.pooling.level or adapter.readonly != self.pooling.framed:
                 drop_resets(connection)  # an option of the owner's engine has set an isolation level, for writes
-                autocommit(self.dialect, adapter)
+                self.pooling.settle(self.dialect, adapter)
         elif not self.reads and demoted(connection):
             connection.invalidate()
             connection.close()
@@ -205,9 +206,9 @@ class RoutedEngine(OptionedEngine):
     @property
     def gives_back_silently(self) -> bool:
         """Whether its pool takes a connection back without sending anything, and without listeners that may send."""
-        pool = self.pool
-        listeners = pool.dispatch
-        return most_overflow(pool) == 0 and not listeners.reset and len(listeners.checkin) == 1  # ours
+        listeners = self.pool.dispatch
+        sends = self.pooling.framed or listeners.reset or len(listeners.checkin) > 1  # one is ours
+        return most_overflow(self.pool) == 0 and not sends
 
     def report_failure(self, error: BaseException, connection: Connection | None) -> bool:
         """Tell the monitor what a failed statement means for the node; whether the connection is gone."""
@@ -224,11 +225,12 @@ class RoutedEngine(OptionedEngine):
         elif self.reads and isinstance(connection, PooledConnection):
             # asyncpg parses a statement before it looks at its arguments. When it refuses those, or a cursor,
             # the server is left in a transaction that the driver does not know of, with its locks.
-            connection.touched = connection.touched or self.fenced
+            connection.touched, connection.failed = connection.touched or self.fenced, True
             sqlite.allow_writes(connection)
-        if failure is Failure.READ_ONLY and not self.reads and connection is not None and demoted(connection):
-            self.traffic.lost("Demoted")
-            return True
+        if failure is Failure.READ_ONLY and not self.reads and connection is not None:
+            gone = demoted(connection)
+            (self.traffic.lost if gone else self.traffic.suspect)("Demoted")
+            return gone
         return failure is Failure.LOST
 
     def translated(self, error: BaseException, connection: Connection | None) -> RoutingError | None:
@@ -238,8 +240,8 @@ class RoutedEngine(OptionedEngine):
         `RoutingError` for a savepoint or a cursor where there is no transaction.
         """
         failure = judge(error, on_replica=self._on_replica(connection))
-        no_primary = connection is not None and failure is Failure.READ_ONLY and demoted(connection)
-        return translation(failure, self.traffic.name, reads=self.reads, demoted=no_primary)
+        gone = failure is Failure.READ_ONLY and connection is not None and (self.pooling.framed or demoted(connection))
+        return translation(failure, self.traffic.name, reads=self.reads, demoted=gone)
 
     def _on_replica(self, connection: Connection | None) -> bool:
         said = None

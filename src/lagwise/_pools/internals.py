@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.base import OptionEngine
@@ -116,6 +117,39 @@ def _take_out(collection: Any, listener: Any) -> None:
 def drop_resets(connection: Connection) -> None:
     """Forget the isolation level that an option of its engine would give this connection when it goes back."""
     connection.connection._connection_record.finalize_callback.clear()
+
+
+class UnnamedStatements(asyncpg.Connection):  # type: ignore[misc]
+    """asyncpg's Connection, whose statements have no names on the server: cursors, and what is prepared.
+
+    The driver parses a statement without a name anew each time, if its cache is off. It gives names by this method.
+    """
+
+    __slots__ = ()
+
+    async def _get_statement(self, *args: Any, named: Any = False, **kw: Any) -> Any:
+        return await super()._get_statement(*args, named="", **kw)
+
+    async def _introspect_types(self, *args: Any, **kw: Any) -> Any:
+        if self.is_in_transaction():
+            return await super()._introspect_types(*args, **kw)
+        transaction = self.transaction(isolation="read_committed", readonly=True)  # the driver sets `jit` meanwhile
+        await transaction.start()
+        try:
+            return await super()._introspect_types(*args, **kw)
+        finally:
+            await transaction.rollback()
+
+
+def forget_statements(adapter: Any) -> None:
+    """Let SQLAlchemy keep no prepared statement of this connection, and give none a name."""
+    adapter._prepared_statement_cache = None
+    adapter._prepared_statement_name_func = str
+
+
+def caches_statements(driver: Any) -> bool:
+    """Whether the driver keeps prepared statements."""
+    return bool(driver._stmt_cache_enabled)
 
 
 class Lending:

@@ -72,7 +72,7 @@ def _lacks_plpgsql(error: Any) -> bool:
 
 def ask_with_commit(driver: Any) -> bool:
     """Let this connection's next COMMIT ask for its position; False where it cannot. Call `told_place()` afterwards."""
-    if type(driver) is not PlacingDriver or driver.unable:
+    if not isinstance(driver, PlacingDriver) or driver.unable:
         return False
     driver.asks, driver.told = True, ""
     return True

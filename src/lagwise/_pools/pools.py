@@ -17,10 +17,12 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from lagwise._pools.connection import PooledConnection
 from lagwise._pools.counters import Counters, checked_out
 from lagwise._pools.engine import RoutedEngine
+from lagwise._pools.framed import FramedConnection
 from lagwise._pools.goodbye import say_goodbye
 from lagwise._pools.internals import Twin, pool_like
 from lagwise._pools.options import defaults_for, without_isolation
-from lagwise._pools.setup import FENCED, UNDERSTOOD, Setup
+from lagwise._pools.pooling import Pooling
+from lagwise._pools.setup import Setup
 from lagwise._pools.traffic import Traffic
 from lagwise._pools.turns import Turns
 from lagwise._pools.writing import WritingConnection
@@ -44,10 +46,12 @@ class Pools:
         *,
         weight: float,
         options: Mapping[str, Any],
+        pooling: Pooling | None = None,
     ) -> None:
         self.name = name
         self.weight = weight
-        self.traffic = Traffic(name)
+        self.pooling = pooling or Pooling()
+        self.traffic = Traffic(name, self.pooling)
         self._given = target if isinstance(target, AsyncEngine) else None
         self._url = target.url if isinstance(target, AsyncEngine) else make_url(target)
         self.is_postgresql = self._url.get_backend_name() == "postgresql"
@@ -57,6 +61,8 @@ class Pools:
                 f"{name} uses the driver {self._url.get_driver_name()}; lagwise reads PostgreSQL's positions "
                 "through asyncpg: write postgresql+asyncpg://..."
             )
+        if not (self.is_postgresql or self.pooling.keeps):
+            raise ValueError(f'pooling="{self.pooling.mode}" needs PostgreSQL, and {name} is none')
         self._options = {**(defaults_for(options) if self.is_postgresql else {}), **options}
         self._listening: list[tuple[Any, str, Callable[..., Any]]] = []
         self._engines: list[AsyncEngine] = []
@@ -71,7 +77,7 @@ class Pools:
         """The engine that the monitor's one connection comes from."""
         engine = self._apart("monitoring")
         if self.is_postgresql:
-            setup = Setup(UNDERSTOOD, restores=False)
+            setup = Setup(self.traffic, "monitoring")
             self._listening += setup.listen(engine.sync_engine, owned=self._given is not None)
         return engine
 
@@ -81,11 +87,8 @@ class Pools:
         engine = self._given or self._made("writing")
         counters = self.tallies["writing"]
         if self.is_postgresql:
-            self._setups["writing"] = Setup({}, restores=True, writes=True, counters=counters, system=self._cluster)
+            self._setups["writing"] = Setup(self.traffic, "writing", counters)
         return self._listen(engine, "writing")
-
-    def _cluster(self) -> int:
-        return self.traffic.system()
 
     @cached_property
     def reading(self) -> AsyncEngine:
@@ -93,7 +96,7 @@ class Pools:
         if not self.is_postgresql:
             return self.writing
         engine = self._apart("reading")
-        self._setups["reading"] = Setup(FENCED, restores=True, counters=self.tallies["reading"], system=self._cluster)
+        self._setups["reading"] = Setup(self.traffic, "reading", self.tallies["reading"])
         return self._listen(engine, "reading")
 
     @cached_property
@@ -104,7 +107,8 @@ class Pools:
     @cached_property
     def reads(self) -> RoutedEngine:
         """The engine `reading`, with the routing of sessions: they wait in turn, and never write."""
-        return self._routed_engine(self.reading, "reading", PooledConnection, reads=True)
+        kind = FramedConnection if self.pooling.framed else PooledConnection
+        return self._routed_engine(self.reading, "reading", kind, reads=True)
 
     def _routed_engine(
         self, engine: AsyncEngine, role: str, kind: type[PooledConnection], *, reads: bool

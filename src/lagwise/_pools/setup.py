@@ -1,8 +1,7 @@
 """Sets up each new connection before a session gets it, and makes the script that resets a used one."""
 
 import asyncio
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -15,14 +14,11 @@ from sqlalchemy.pool import Pool
 
 from lagwise._pools.counters import Counters
 from lagwise._pools.driver import IS_CLOSED, OtherCluster
-from lagwise._pools.internals import listen_first
-from lagwise._pools.placing import PlacingDriver
-
-# A standby runs no statement at all under SERIALIZABLE, which ALTER DATABASE or ALTER ROLE may have made the default.
-UNDERSTOOD: Mapping[str, str] = {"default_transaction_isolation": "read committed"}
-FENCED: Mapping[str, str] = {**UNDERSTOOD, "default_transaction_read_only": "on"}
-
-_RESTORES = "lagwise.restores"
+from lagwise._pools.heard import Heard
+from lagwise._pools.internals import caches_statements, forget_statements, listen_first
+from lagwise._pools.opening import Opening
+from lagwise._pools.pooling import RESTORES
+from lagwise._pools.traffic import Traffic
 
 # What DISCARD ALL does, but for the statements the driver itself has prepared and still counts on.
 _RESET = """
@@ -40,7 +36,7 @@ SELECT s.names, s.settings, pg_catalog.current_setting('role') AS role, session_
        OR EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
        OR CASE WHEN pg_catalog.pg_my_temp_schema() = 0 THEN false ELSE EXISTS
             (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) END AS held,
-       (SELECT system_identifier FROM pg_catalog.pg_control_system()) AS system,
+       (SELECT system_identifier FROM pg_catalog.pg_control_system()) AS system, pg_catalog.pg_backend_pid() AS pid,
        ARRAY(SELECT pg_catalog.left(statement, 10000) FROM pg_catalog.pg_prepared_statements
              WHERE statement ~* '\mset' LIMIT 100) AS ran
 FROM (SELECT pg_catalog.array_agg(name::text ORDER BY name) AS names,
@@ -49,19 +45,7 @@ FROM (SELECT pg_catalog.array_agg(name::text ORDER BY name) AS names,
 """
 # Settings of an application's own have a dot in their names, and no view lists them.
 _OWN = "SELECT name, pg_catalog.current_setting(name, true) AS setting FROM pg_catalog.unnest($1::text[]) AS name"
-_SETS = re.compile(r"\b(?:set|set_config)\b", re.IGNORECASE)
-_DOTTED = re.compile(r"\b[a-z_][\w$]{0,62}(?:\.[a-z_][\w$]{0,62}){1,3}", re.IGNORECASE)
-_MOST_TEXT, _MOST_NAMES = 10_000, 100  # of what a listener sends: characters a statement, names
-
-
-def restoration(info: Mapping[Any, Any]) -> str | None:
-    """The script, one round trip, that makes a connection as it was when new; None: it can only be closed.
-
-    `info` is the connection's. What the application's `connect` listeners have set is set again; a listener's
-    prepared statement, temporary table or LISTEN cannot be made again by a script.
-    """
-    script: str | None = info.get(_RESTORES)
-    return script
+_SYSTEM = "SELECT system_identifier FROM pg_catalog.pg_control_system()"
 
 
 class Setup:
@@ -70,26 +54,22 @@ class Setup:
     A connection whose set-up fails, or is cancelled, is never stored in the pool.
 
     Args:
-        settings: what to set in each connection; in its startup packet too, unless the engine has an owner.
-        restores: whether sessions use these connections, and leave them to others.
-        writes: whether these sessions may write.
+        traffic: of the node; it says which cluster they must lead to, and what they keep between two transactions.
+        role: "monitoring", "reading" or "writing".
         counters: count the connections that are opened.
-        system: the identifier of the cluster that they must lead to; 0 for any.
     """
 
-    def __init__(
-        self, settings: Mapping[str, str], *, restores: bool, writes: bool = False, counters: Counters | None = None,
-        system: Callable[[], int] = lambda: 0,
-    ) -> None:  # fmt: skip
+    def __init__(self, traffic: Traffic, role: str, counters: Counters | None = None) -> None:
+        self._traffic = traffic
+        self._pooling = pooling = traffic.pooling
+        self._role = role
+        settings = {"monitoring": pooling.understood, "reading": pooling.fenced}.get(role, {})
         self._settings = settings
         self._script = "; ".join(f"SET {name} = {_literal(value)}" for name, value in settings.items())
-        self._restores = restores
-        self._writes = writes
+        self._writes = role == "writing"
         self._counters = counters
-        self._system = system
-        self._refused = False
-        self._started: WeakSet[Any] = WeakSet()
-        self._heard: WeakKeyDictionary[Any, _Heard] = WeakKeyDictionary()
+        self._opening = Opening(pooling, settings, role=role, pooler=traffic.pooler)
+        self._heard: WeakKeyDictionary[Any, Heard] = WeakKeyDictionary()
         self._unready: WeakKeyDictionary[asyncio.Task[Any], Any] = WeakKeyDictionary()
         self.drivers: WeakSet[Any] = WeakSet()
         """The driver's connections that are set up and may be open."""
@@ -101,6 +81,7 @@ class Setup:
         """
 
         def connecting(_dialect: Any, _record: Any, _args: Any, kw: dict[str, Any]) -> None:
+            self._pooling.prepare(kw)
             kw["async_creator_fn"] = partial(self._connect, kw.get("async_creator_fn"), owned)
 
         def begins(adapter: Any, _record: Any) -> None:
@@ -122,27 +103,11 @@ class Setup:
             driver.terminate()
 
     async def _connect(self, create: Callable[..., Any] | None, owned: bool, *args: Any, **kw: Any) -> Any:
-        if create is None:
-            create = asyncpg.connect
-            if self._writes:
-                kw.setdefault("connection_class", PlacingDriver)
-        if owned or self._refused or not self._settings:
-            return self._note(await create(*args, **kw))
-        with_settings = {**kw, "server_settings": {**(kw.get("server_settings") or {}), **self._settings}}
-        try:
-            driver = await create(*args, **with_settings)
-        except asyncpg.PostgresError as error:
-            # A pooler in between may refuse startup parameters that it does not know: from now on SET is used.
-            if getattr(error, "sqlstate", None) != "08P01" or "startup parameter" not in str(error):
-                raise
-            self._refused = True
-            return self._note(await create(*args, **kw))
-        self._started.add(driver)
-        return self._note(driver)
+        return self._note(await self._opening.connect(create, owned, *args, **kw))
 
     def _note(self, driver: Any) -> Any:
         if driver not in self._heard:
-            self._heard[driver] = heard = _Heard()
+            self._heard[driver] = heard = Heard()
             driver.add_query_logger(heard.query)
             task = asyncio.current_task()
             if task is not None:
@@ -158,18 +123,25 @@ class Setup:
 
     def _begin(self, engine: Engine, adapter: Any) -> None:
         driver = self._note(adapter.driver_connection)
-        if self._settings:
-            autocommit(engine.dialect, adapter)
-            if driver not in self._started:
-                adapter.run_async(lambda driver: driver.execute(self._script))
+        if not self._pooling.keeps:
+            forget_statements(adapter)
+            if caches_statements(driver):
+                raise ValueError('pooling="transaction": let async_creator connect with statement_cache_size=0')
+        if self._role == "monitoring":
+            adapter.run_async(self._opening.check)
+        if not self._writes:
+            self._pooling.settle(engine.dialect, adapter)
+        if self._settings and driver not in self._opening.started:
+            adapter.run_async(lambda driver: driver.execute(self._script))
 
     def _end(self, engine: Engine, adapter: Any, info: dict[Any, Any]) -> None:
         driver = adapter.driver_connection
+        if not self._writes:
+            self._pooling.settle(engine.dialect, adapter)
         if self._settings:
-            autocommit(engine.dialect, adapter)
             adapter.run_async(lambda driver: driver.execute(self._script))
-        if self._restores:
-            info[_RESTORES] = adapter.run_async(self._made)
+        if self._role != "monitoring":
+            info[RESTORES] = adapter.run_async(self._made if self._pooling.keeps else self._leads_home)
         info[IS_CLOSED] = driver.is_closed
         heard = self._heard.pop(driver, None)
         if heard is not None:
@@ -180,6 +152,17 @@ class Setup:
         self.drivers.add(driver)
         if self._counters is not None:
             self._counters.open(monotonic())
+
+    def _expect(self, system: int) -> None:
+        expected = self._traffic.system()
+        if expected and system % (1 << 64) != expected:  # bigint in SQL, unsigned in the control file
+            raise OtherCluster
+
+    async def _leads_home(self, driver: Any) -> None:
+        """Raise `OtherCluster` where a pooler leads to another cluster; nothing is recorded, since nothing lasts."""
+        if self._traffic.system():
+            async with driver.transaction(isolation="read_committed", readonly=True):
+                self._expect(await driver.fetchval(_SYSTEM))
 
     async def _made(self, driver: Any) -> str | None:
         """The script that makes a connection what it is now."""
@@ -194,9 +177,8 @@ class Setup:
                 settings += [(name, value) for name, value in own if value is not None]
         except asyncpg.PostgresError:
             return None  # the state is unknown: only closing the connection undoes a use
-        expected = self._system()
-        if expected and made["system"] % (1 << 64) != expected:  # bigint in SQL, unsigned in the control file
-            raise OtherCluster
+        self._expect(made["system"])
+        await self._opening.check(driver, made["pid"])
         if made["held"]:
             return None
         script = _RESET + (_DISCARD if self._writes else "")
@@ -208,39 +190,6 @@ class Setup:
         if made["role"] != "none":
             script += f"; SET ROLE {_literal(made['role'])}"
         return script
-
-
-def autocommit(dialect: Any, adapter: Any) -> None:
-    """Let a connection's statements run by themselves. Nothing is sent, unless a listener left a transaction open.
-
-    That transaction is committed, not rolled back: the listener's settings are meant to stay, and SQLAlchemy begins a
-    transaction for each cursor.
-    """
-    adapter.commit()
-    dialect.set_isolation_level(adapter, "AUTOCOMMIT")
-    dialect.set_readonly(adapter, False)
-
-
-class _Heard:
-    """The statements that the application's listeners send while they set a connection up."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, None] = {}
-        """Names that may be settings of the application's own."""
-        self.authorises = False
-
-    def query(self, query: Any) -> None:
-        """A query that the driver has run: asyncpg's `LoggedQuery`."""
-        self.text(" ".join((query.query, *(arg for arg in query.args or () if isinstance(arg, str)))))
-
-    def text(self, sent: str) -> None:
-        """Find the names in what was sent."""
-        sent = sent[:_MOST_TEXT].replace('"', "")
-        if _SETS.search(sent):
-            self.authorises = self.authorises or "session authorization" in " ".join(sent.lower().split())
-            for name in _DOTTED.findall(sent):
-                if len(self.names) < _MOST_NAMES and not name.startswith("pg_catalog."):
-                    self.names[name] = None
 
 
 def _literal(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from lagwise._pools.pooling import Pooling
 from lagwise._pools.pools import Pools
 
 Target = str | URL | AsyncEngine
@@ -37,6 +38,7 @@ def pools_of(
     primary: Target,
     replicas: Mapping[str, Target | Replica] | Sequence[Target | Replica],
     options: Mapping[str, Any],
+    pooling: Pooling,
 ) -> dict[str, Pools]:
     """The nodes by name, as configured. Raises `ValueError` for a setting that makes no sense."""
     if not primary:
@@ -47,10 +49,10 @@ def pools_of(
         replicas = {f"replica-{number}": one for number, one in enumerate(replicas, 1)}
     if PRIMARY in replicas:
         raise ValueError('"primary" is the name of the primary: give the replica another name')
-    pools = {PRIMARY: Pools(PRIMARY, primary, weight=1.0, options=options)}
+    pools = {PRIMARY: Pools(PRIMARY, primary, weight=1.0, options=options, pooling=pooling)}
     for name, one in replicas.items():
         given = one if isinstance(one, Replica) else Replica(one)
-        pools[name] = Pools(name, given.url, weight=given.weight, options=options)
+        pools[name] = Pools(name, given.url, weight=given.weight, options=options, pooling=pooling)
     if len(pools) > 1 and not all(node.is_postgresql for node in pools.values()):
         raise ValueError(
             "replicas need PostgreSQL (postgresql+asyncpg://...) on every node; without replicas any database will do"

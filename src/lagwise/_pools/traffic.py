@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lagwise._decide.catalog import BUILT_IN, Catalog
+from lagwise._pools.pooler import Pooler
+from lagwise._pools.pooling import Pooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,12 @@ class Traffic:
     connect_timeout = 5.0
     """How long a new connection may take, seconds; then it is given up, and a read goes to another node."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, pooling: Pooling) -> None:
         self.name = name
+        self.pooling = pooling
+        """What its connections keep between two transactions."""
+        self.pooler = Pooler()
+        """What is known of a pooler before the node."""
         self.lost: Callable[[str], None] = lambda _error: None
         """Called when a connection has broken: the node is struck from the view until it is probed."""
         self.suspect: Callable[[str], None] = lambda _error: None

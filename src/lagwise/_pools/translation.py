@@ -19,7 +19,7 @@ def translation(failure: Failure, node: str, *, reads: bool, demoted: bool) -> R
             "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
         )
     if failure is Failure.READ_ONLY and demoted:
-        return NoPrimary(f"{node} is in recovery: it is not the primary any more and refused the write. Retry.")
+        return NoPrimary(f"{node} is read-only: it is not the primary any more and refused the write. Retry.")
     if failure is Failure.NO_TRANSACTION and reads:
         return RoutingError(
             "a savepoint or a server-side cursor needs a transaction, and plain reads run without one; "

@@ -33,6 +33,7 @@ class WritingConnection(PooledConnection):
 
     def prepare_for(self, effect: Effect, statement: str) -> None:
         """Remember what the statement leaves, and announce a COMMIT in its text."""
+        self.pooling.refuse(effect)
         self.remember(effect & ~Effect.BEGINS)
         if effect & Effect.ENDS:
             self.committed_by_text = True

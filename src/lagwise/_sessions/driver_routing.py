@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from lagwise._decide.effect import Effect
 from lagwise._decide.statement import effects_of
 from lagwise._pools.connection import IN_TRANSACTION, PooledConnection, takes_a_snapshot
-from lagwise._pools.driver import abandon, driver_of
+from lagwise._pools.driver import abandon, driver_of, execute_alone
 from lagwise._pools.internals import Lending
 from lagwise._pools.writing import WritingConnection
 from lagwise._sessions.connection import ConnectionRouting
@@ -29,6 +30,8 @@ class DriverRouting(ConnectionRouting):
     """The transaction of the routing itself, or None: the caller's transactions are savepoints in it."""
     spoilt = False
     """Whether the driver was changed in ways that cannot be undone: codecs, listeners."""
+    frames = False
+    """Whether the transaction is that of one statement: nothing has asked for it."""
     _lending: Lending | None = None
 
     def __init__(self, lease: Lease) -> None:
@@ -47,7 +50,7 @@ class DriverRouting(ConnectionRouting):
     @property
     def pinned(self) -> bool:
         """Whether the connection is bound, or in a transaction that a statement has asked for."""
-        return self.bound or (self.transaction is not None and not self.lease.intent.snapshot)
+        return self.bound or (self.transaction is not None and not (self.lease.intent.snapshot or self.frames))
 
     @property
     def silent(self) -> bool:
@@ -65,7 +68,7 @@ class DriverRouting(ConnectionRouting):
 
     async def settle_in(self, connection: PooledConnection) -> None:
         """Lend the driver's connection; begin the transaction of a write, or of a snapshot."""
-        self.transaction = None
+        self.transaction, self.frames = None, False
         self._lending = Lending(driver_of(connection))
         if self.begins:
             reads = self.lease.intent.snapshot
@@ -81,6 +84,8 @@ class DriverRouting(ConnectionRouting):
         connection = self.connection
         await self.prepare_for(query)
         run = getattr(driver_of(connection), name)
+        if connection.unsure and name == "execute" and not args and self.frames_transactions:
+            run = partial(execute_alone, driver_of(connection))
         return await self.translating_errors(partial(run, query, *args, **kw), connection)
 
     async def prepare_for(self, statement: str) -> None:
@@ -93,14 +98,23 @@ class DriverRouting(ConnectionRouting):
         if isinstance(connection, WritingConnection):
             connection.note(statement)
             return
+        framed = connection.engine.pooling.framed
         effect = effects_of(statement, connection.catalog)
-        if not effect:
+        if not (effect or framed):
             return
         self._heed(effect, connection)
-        if effect & IN_TRANSACTION and self.transaction is None and not _in_transaction(connection):
+        asked = bool(effect & IN_TRANSACTION)
+        if (asked or framed) and self.transaction is None and not _in_transaction(connection):
             await self._begin(connection, isolation="read_committed", readonly=True)
+            self.frames = not asked
+        self.frames = self.frames and not asked
         if connection.unsure and not takes_a_snapshot(statement):
             await driver_of(connection).execute("SELECT 1")
+
+    @property
+    def frames_transactions(self) -> bool:
+        """Whether a transaction of the caller's must be made READ ONLY, because no fence does it."""
+        return not self.lease.intent.write and self.connection.pooling.framed
 
     def judge(self, statement: str) -> None:
         """Remember what this statement of the caller's transaction leaves. Raises as `prepare_for()`."""
@@ -109,6 +123,7 @@ class DriverRouting(ConnectionRouting):
 
     def _heed(self, effect: Effect, connection: PooledConnection) -> None:
         connection.refuse_lifting(effect, engaged=self.transaction is not None)
+        connection.pooling.refuse(effect)
         connection.remember(effect)
 
     async def keep_fenced(self) -> None:
@@ -170,8 +185,15 @@ class DriverRouting(ConnectionRouting):
         connection = self.lease.connection
         if connection is not None and connection.unsure:
             await self.keep_fenced()
-        if self.transaction is None and not self.spoilt:
+        if (self.transaction is None or self.frames) and not self.spoilt:
             await super().rest()
+
+    async def end_frame(self) -> None:
+        """Roll back that of a statement which has failed, unless the caller holds what was prepared in it."""
+        if self.frames and self.lease.connection is not None and not (self.spoilt or self.bound):
+            transaction, self.transaction, self.frames = self.transaction, None, False
+            with suppress(Exception):  # of a connection that is gone; the caller hears of the statement
+                await transaction.rollback()
 
     async def commit(self) -> None:
         """COMMIT, and note the outcome for the client: the position, refused, or in doubt."""

@@ -66,7 +66,11 @@ class LentConnection:
         return _of_the_driver(routing, name)
 
     async def _run(self, routing: DriverRouting, name: str, query: str, *args: Any, **kw: Any) -> Any:
-        found = await routing.run(partial(routing.run_text, name, query, *args, **kw))
+        try:
+            found = await routing.run(partial(routing.run_text, name, query, *args, **kw))
+        except Exception:
+            await routing.end_frame()
+            raise
         await routing.rest()
         return found
 
@@ -119,6 +123,7 @@ class _TransactionOfTheCallers:
         self._routing = routing
         self._options = args, kw
         self._own: Any = None
+        self._framed = False
 
     async def start(self) -> None:
         """Begin."""
@@ -130,7 +135,14 @@ class _TransactionOfTheCallers:
     async def _begin(self, how: str) -> None:
         routing, (args, kw) = self._routing, self._options
         if self._own is None:
-            self._own = driver_of(routing.connection).transaction(*args, **kw)
+            driver = driver_of(routing.connection)
+            if routing.frames_transactions and not driver.is_in_transaction():
+                # No fence makes it READ ONLY, and at its end nothing must stay.
+                kw = {"isolation": "read_committed", **kw, "readonly": True}
+                self._framed = True
+            routing.frames = False
+            self._own = driver.transaction(*args, **kw)
+        how = "start" if self._framed else how
         await routing.translating_errors(getattr(self._own, how), routing.connection)
 
     async def __aexit__(self, *error: Any) -> None:
@@ -147,6 +159,7 @@ class _TransactionOfTheCallers:
     async def _end(self, how: str, *error: Any) -> None:
         if self._own is None:
             raise InterfaceError(f"cannot use {how}: the transaction is not yet started")
+        how, error = ("rollback", ()) if self._framed else (how, error)
         try:
             await getattr(self._own, how)(*error)
         finally:
