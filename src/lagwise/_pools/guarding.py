@@ -19,7 +19,8 @@ class GuardingDriver(UnnamedStatements, PlacingDriver):
     async def execute(self, query: str, *args: Any, **kw: Any) -> str:
         """As `asyncpg.Connection.execute`. Raises `RoutingError` for what outlives its transaction."""
         _refuse(query)
-        return await super().execute(query, *args, **kw)
+        status: str = await super().execute(query, *args, **kw)
+        return status
 
     async def executemany(self, command: str, *args: Any, **kw: Any) -> Any:
         """As `asyncpg.Connection.executemany`, likewise."""
