@@ -11,6 +11,7 @@ from lagwise._client.causality import Causality
 from lagwise._client.cookies import NAME, Given, Jar
 from lagwise._client.holding import Hold, failure
 from lagwise._client.signature import Seal
+from lagwise._client.store import Principals, Store
 from lagwise._decide.token import CausalToken
 
 Scope = MutableMapping[str, Any]
@@ -21,6 +22,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _SCOPE = "lagwise.causality"
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_SHUTDOWNS = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
 _HEADER = b"lagwise-token"
 _ROUTE_HEADER = b"lagwise-route"
 # A position stays right at any age, and a doubt is judged by the Router that reads, by its own policy. So a cookie
@@ -51,9 +53,12 @@ class CausalityMiddleware:
         secure: mark the cookie Secure: for sites served over HTTPS only.
         path, domain: of the cookie.
         route_header: answer `Lagwise-Route: replica-1; reason=caught-up`, for debugging.
+        store: of `lagwise.store`: what the clients of one principal have seen, for those that bring no token.
+        key: the principal of a request, from its ASGI scope: any string, or None for a request without one. Where only
+            the application knows, it calls `await Causality.current().identify(key)`.
 
     Raises:
-        ValueError: no secret, a name that no cookie can have, or a negative `hold`.
+        ValueError: no secret, a name that no cookie can have, a negative `hold`, or a `key` without a `store`.
 
     A token that was forged, cut or made elsewhere is no error: the request goes on as a new client's.
     """
@@ -72,7 +77,11 @@ class CausalityMiddleware:
         path: str = "/",
         domain: str | None = None,
         route_header: bool = False,
+        store: Store | None = None,
+        key: Callable[[Scope], str | None] | None = None,
     ) -> None:
+        if key is not None and store is None:
+            raise ValueError("key names principals for a store: CausalityMiddleware(app, ..., store=..., key=...)")
         if not (math.isfinite(hold) and hold >= 0):
             raise ValueError(f"hold must be a number of seconds, at least 0, not {hold!r}")
         self.app = app
@@ -82,10 +91,14 @@ class CausalityMiddleware:
         self._given = Given()
         self._moment = hold
         self._route_header = route_header
+        self._store = store
+        self._key = key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application inside the client's causality."""
         if scope["type"] not in {"http", "websocket"} or _SCOPE in scope:
+            if scope["type"] == "lifespan" and self._store is not None:
+                send = _closing(self._store, send)
             await self.app(scope, receive, send)
             return
         arrived = time.monotonic()
@@ -96,6 +109,8 @@ class CausalityMiddleware:
             scope[_SCOPE] = seen
             if brought.ignored:
                 seen.ignored = brought.ignored
+            if self._store is not None:
+                send = await self._identified(self._store, seen, scope, send)
             hold: Hold | None = None
 
             def prepare(message: Message) -> None:
@@ -125,6 +140,7 @@ class CausalityMiddleware:
                     prepare(start)
                     await send(start)
                     await send(body)
+                await _remember(seen)
                 raise
             except BaseException:
                 if hold is not None:
@@ -132,6 +148,19 @@ class CausalityMiddleware:
                 raise
             if hold is not None:
                 await hold.leave()
+            await _remember(seen)
+
+    async def _identified(self, store: Store, seen: Causality, scope: Scope, send: Send) -> Send:
+        """Learn what the request's principal has seen; answers a `send` before which the store has what was written."""
+        seen.principals = Principals(store, self._seal)
+        if self._key is not None and (key := self._key(scope)):
+            await seen.identify(key)
+
+        async def covered(message: Message) -> None:
+            await _remember(seen)
+            await send(message)
+
+        return covered
 
     def _answer(self, message: Message, seen: Causality, brought: Brought, scope: Scope, arrived: float) -> None:
         if not (seen.grew or self._route_header):
@@ -166,6 +195,24 @@ class CausalityMiddleware:
             crowded = math.ceil(now) + _AHEAD
         in_doubt = CausalToken.of([replace(p, in_doubt_at=max(p.in_doubt_at, crowded)) for p in token])
         return self._jar.set_in_crowd(self._seal.sealed(in_doubt), brought.names, age)
+
+
+async def _remember(seen: Causality) -> None:
+    """Give the store what it lacks, before the client can learn of it."""
+    principals = seen.principals
+    if principals is not None and seen.grew and principals.lack(seen.changes):
+        await principals.remember(seen.token, seen.changes, seen.window)
+
+
+def _closing(store: Store, send: Send) -> Send:
+    """A `send` that closes the store when the application has shut down: the server stops listening to it then."""
+
+    async def closing(message: Message) -> None:
+        if message["type"] in _SHUTDOWNS:
+            await store.aclose()
+        await send(message)
+
+    return closing
 
 
 def _stranger(scope: Scope) -> int:

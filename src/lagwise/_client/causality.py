@@ -1,13 +1,15 @@
 """What one client has seen so far, carried through a request, a job or a script by a context variable."""
 
-import math
-import time
 from collections import deque
+from collections.abc import Iterable
 from contextvars import ContextVar, Token
 from types import TracebackType
 
+from lagwise._client.doubts import doubt
+from lagwise._client.store import Principals
 from lagwise._decide.route import Route
 from lagwise._decide.token import CausalToken, Position
+from lagwise.errors import RoutingError
 
 _current: ContextVar["Causality | None"] = ContextVar("lagwise_causality", default=None)
 current = _current.get
@@ -45,6 +47,8 @@ class Causality:
     """Whether the server has refused the latest COMMIT."""
     ignored: tuple[str, ...] = ()
     """Why texts that the client brought are no tokens; the first session of a Router with a watcher reports them."""
+    principals: Principals | None = None
+    """Whom a request acts for; None outside of a request, and without a store."""
     _grew = False
     _window = 0.0
 
@@ -69,8 +73,7 @@ class Causality:
         """Everything seen so far; commits under way, or cut off, count as in doubt from now on."""
         if not self._pending:
             return self._seen
-        now = whole_seconds()
-        return self._seen.including(Position(system=commit.system or 0, in_doubt_at=now) for commit in self._pending)
+        return self._seen.including(doubt(commit.system or 0) for commit in self._pending)
 
     @property
     def window(self) -> float:
@@ -101,14 +104,42 @@ class Causality:
         """Add the position of a read: later reads must not be older. `window` is the sticky window, seconds."""
         for causality in self._carriers():
             causality._window = max(causality._window, window)
-            causality._seen, before = causality._seen.including([position]), causality._seen
-            causality._grew = causality._grew or causality._seen != before
-            causality.changes += causality._seen != before
+        self.learn([position])
+
+    def learn(self, positions: Iterable[Position], *, carry: bool = True) -> None:
+        """Add what others have seen or written: later reads must not be older.
+
+        `carry`: the client must carry it too; a store or the client itself has it otherwise.
+        """
+        positions = (*positions,)
+        for causality in self._carriers():
+            causality._seen, before = causality._seen.including(positions), causality._seen
+            if causality._seen != before:
+                causality._grew = causality._grew or carry
+                causality.changes += 1
+
+    async def identify(self, key: str) -> None:
+        """Name the principal that this request acts for, such as `"user:42"`, as soon as it is known.
+
+        Reads from here on see what any client of this principal wrote, and other clients see what this request writes.
+        Call it before the first session opens: a session that is open moves to a node that has the principal's writes
+        with its next statement, as after a write of its own client, but what it has read may be as old as `max_lag`.
+        Two calls with two keys name two principals; on a WebSocket a call for each message keeps up with the others.
+
+        Raises:
+            RoutingError: there is no store here (`CausalityMiddleware(store=...)`), or seventeen principals are named.
+            TypeError: the key is no string.
+            ValueError: the key is empty.
+        """
+        around = next((each for each in self._carriers() if each.principals is not None), None)
+        if around is None or around.principals is None:
+            raise RoutingError("identify() needs a request with a store: CausalityMiddleware(app, ..., store=...)")
+        self.learn(await around.principals.recall(key, around.window), carry=False)
 
     def doubt(self) -> None:
         """Add a doubt: a response leaves while a transaction is open, so its client may learn of a write too early."""
         self._grew = True
-        self._seen = self._seen.including([Position(system=0, in_doubt_at=whole_seconds())])
+        self._seen = self._seen.including([doubt()])
         self.changes += 1
 
     def _carriers(self) -> "tuple[Causality, ...]":
@@ -139,7 +170,7 @@ class Causality:
 
     def __repr__(self) -> str:
         """The scenario in a line: what was seen, by cluster; whether more is under way; where the last session went."""
-        seen = ", ".join(_shown(position) for position in self._seen) or "nothing"
+        seen = ", ".join(str(position) for position in self._seen) or "nothing"
         pending = f" {len(self._pending)} in doubt" if self._pending else ""
         last = f" last={self.routes[-1].node} ({self.routes[-1].reason})" if self.routes else ""
         return f"<Causality seen={seen}{pending}{last}>"
@@ -203,7 +234,7 @@ class Commit:
 
     def unplaced(self) -> None:
         """COMMIT succeeded, or may have, and its position is not known: the client is in doubt."""
-        self._settle(Position(system=self.system or 0, in_doubt_at=whole_seconds()))
+        self._settle(doubt(self.system or 0))
 
     def refused(self) -> None:
         """The server refused COMMIT: nothing was written."""
@@ -215,13 +246,3 @@ class Commit:
         self.announced = False
         for causality in self.carriers:
             causality._settle(self, position)
-
-
-def whole_seconds() -> int:
-    """The epoch time rounded up: a token may live a second longer, not shorter."""
-    return math.ceil(time.time())
-
-
-def _shown(position: Position) -> str:
-    place = f"{position.lsn} on timeline {position.timeline}" if position.timeline else "no position"
-    return f"{place} of {position.system or 'any cluster'}{' (doubt)' if position.in_doubt_at else ''}"

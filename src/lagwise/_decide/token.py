@@ -64,6 +64,10 @@ class Position:
         """Whether the sticky window (seconds) has passed, so that a useless position may be dropped."""
         return now > self.issued_at + window + SKEW
 
+    def __str__(self) -> str:
+        place = f"{self.lsn} on timeline {self.timeline}" if self.timeline else "no position"
+        return f"{place} of {self.system or 'any cluster'}{' (doubt)' if self.in_doubt_at else ''}"
+
 
 @dataclass(frozen=True, slots=True)
 class CausalToken:

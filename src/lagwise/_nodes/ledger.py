@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from lagwise._client.causality import Causality, Commit, whole_seconds
+from lagwise._client.causality import Causality, Commit
+from lagwise._client.doubts import doubt, whole_seconds
 from lagwise._decide.events import PositionAsked
 from lagwise._decide.token import Position
 from lagwise._decide.view import Reading, Role
@@ -51,10 +52,7 @@ class Ledger:
         monitor, policy = self._nodes.monitor, self._nodes.policy
         now = monitor.clock()
         reading = await monitor.after(node, now, now + policy.probe_timeout)
-        if reading is None:
-            position = Position(system=monitor.view.system, in_doubt_at=whole_seconds())
-        else:
-            position = _position(reading)
+        position = doubt(monitor.view.system) if reading is None else _position(reading)
         seen.saw(position, policy.sticky_window)
 
 
