@@ -5,7 +5,9 @@ import contextlib
 import logging
 import os
 import random
+import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import pytest
 from redis.asyncio import Redis
 
 from lagwise import LSN, CausalToken
-from lagwise._client import memory_store, redis_presence
+from lagwise._client import redis_presence
 from lagwise._client.redis_scripts import REMEMBER, parts_of
 from lagwise._client.signature import Seal
 from lagwise._client.store import name_of
+from lagwise._client.store_log import StoreLog
 from lagwise._decide.token import SKEW, Position, merged
 from lagwise.store import MemoryStore, RedisStore
 from lagwise.testing import wait_until
@@ -54,7 +57,7 @@ async def members(redis: RedisServer, count: int = 2, **options: Any) -> AsyncIt
         await store.recall(name_of("anyone"), SEAL, WINDOW)
     await redis.age()
     for store in stores:
-        await wait_until(lambda store=store: believed(store), what="the store is relied on")  # type: ignore[misc]
+        await wait_until(partial(believed, store), what="the store is relied on")
     try:
         yield stores
     finally:
@@ -75,6 +78,7 @@ async def test_what_is_kept_is_what_merging_yields(redis: RedisServer) -> None:
     numbers = random.Random(12)
     memory = aged(MemoryStore())
     async with members(redis) as stores:
+        every: list[RedisStore | MemoryStore] = [*stores, memory]
         for history in range(HISTORIES):
             name, given = name_of(f"history {history}"), list[CausalToken]()
             for _ in range(numbers.randint(1, 8)):
@@ -91,7 +95,7 @@ async def test_what_is_kept_is_what_merging_yields(redis: RedisServer) -> None:
                 given.append(each)
                 await numbers.choice(stores).remember(name, each, SEAL, WINDOW)
                 await memory.remember(name, each, SEAL, WINDOW)
-            known = [await store.recall(name, SEAL, WINDOW) for store in (*stores, memory)]
+            known = [await one.recall(name, SEAL, WINDOW) for one in every]
             assert known == [_without_nothing(merged(given))] * 2 + [merged(given)]
 
 
@@ -138,8 +142,8 @@ async def test_a_store_in_memory_forgets_nothing_silently(monkeypatch: pytest.Mo
     # What is written again does not hide what was forgotten.
     await store.remember(name_of("user:0"), token(9), SEAL, WINDOW)
     assert not trusts(await store.recall(name_of("user:0"), SEAL, WINDOW))
-    later = memory_store.time.monotonic() + WINDOW + SKEW + 1
-    monkeypatch.setattr(memory_store.time, "monotonic", lambda: later)
+    later = time.monotonic() + WINDOW + SKEW + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
     assert [await store.recall(name_of(f"user:{number}"), SEAL, WINDOW) for number in range(4)] == [CausalToken()] * 4
 
 
@@ -204,15 +208,18 @@ async def test_a_process_that_cannot_store_is_heard_of_by_its_silence(redis: Red
     """One process alone loses Redis: it answers when the others no longer rely on it, and they do again afterwards."""
     async with members(redis) as (cut_off, other):
         presence = cut_off._presence()
-        works, presence._redis.connection_pool.connection_kwargs["port"] = redis.port, 1
-        await presence._redis.connection_pool.disconnect()
+        pool = presence._redis.connection_pool
+        works, pool.connection_kwargs["port"] = redis.port, 1
+        await pool.disconnect()
+        pool.reset()
         await cut_off.remember(name_of("missed"), token(5), SEAL, WINDOW)
         assert not trusts(await other.recall(name_of("missed"), SEAL, WINDOW))
         assert not await believed(other)
         assert (
             await cut_off.recall(name_of("missed"), SEAL, WINDOW) != CausalToken()
         )  # it knows what it could not store
-        presence._redis.connection_pool.connection_kwargs["port"] = works
+        pool.connection_kwargs["port"] = works
+        pool.reset()
         await wait_until(lambda: believed(other), what="all is stored")
         assert await other.recall(name_of("missed"), SEAL, WINDOW) == token(5)
 
@@ -235,7 +242,9 @@ async def test_once_redis_is_known_to_be_gone_nothing_waits(redis: RedisServer) 
 async def test_a_dead_process_is_waited_for_only_so_long(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that was killed while it was heard of: its silence is distrusted, and then forgotten."""
     async with members(redis) as (killed, other):
-        killed._presence()._heart.cancel()
+        presence = killed._presence()
+        presence._heart.cancel()
+        await presence._redis.aclose()
         killed._at = None
         await wait_until(lambda: _not(believed(other)), what="its silence is noticed")
         monkeypatch.setattr(redis_presence, "PATIENCE", 0.5)
@@ -379,8 +388,6 @@ async def test_the_log_says_once_that_the_store_is_lost_and_once_that_it_is_back
 
 async def test_a_store_that_comes_and_goes_is_told_of_at_a_bounded_rate(caplog: pytest.LogCaptureFixture) -> None:
     """A thousand changes in ten seconds are two warnings; a filter that raises is harmless."""
-    from lagwise._client.store_log import StoreLog
-
     log = StoreLog()
     for _ in range(1000):
         log.lost("TimeoutError")

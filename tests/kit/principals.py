@@ -57,13 +57,12 @@ async def processes(
     **options: Any,
 ) -> AsyncIterator[list[ASGIApp]]:
     """One application for each Router, each behind the middleware with a store of its own; as processes are."""
+    settings: dict[str, Any] = {"key": bearer, "route_header": True} | options
     async with AsyncExitStack() as stack:
-        running = []
+        running: list[ASGIApp] = []
         for db in routers:
             its = store()
             stack.push_async_callback(its.aclose)
             inner = await stack.enter_async_context(opened(application(db)))
-            running.append(
-                CausalityMiddleware(inner, secret=SECRET, store=its, **{"key": bearer, "route_header": True} | options)
-            )
+            running.append(CausalityMiddleware(inner, secret=SECRET, store=its, **settings))
         yield running

@@ -64,7 +64,7 @@ class RedisServer:
     async def ask(self, *words: Any) -> Any:
         """The answer to one command."""
         async with Redis.from_url(self.url, decode_responses=True) as redis:
-            return await redis.execute_command(*words)
+            return await redis.execute_command(*words)  # type: ignore[no-untyped-call]
 
     async def age(self, prefix: str = "lagwise", seconds: float = 3600) -> None:
         """Let it have been there for an hour, with everything that it was told."""

@@ -56,7 +56,7 @@ class Presence:
         self._window = 0.0
         self._log = StoreLog()
         self._unsaved: dict[str, Unsaved] = {}
-        self._dropped = False
+        self._dropped = self._leaving = False
         self._joined = asyncio.Event()
         # Until when Redis may say that this process is heard of; monotonic seconds.
         self._lapses_at = 0.0
@@ -108,16 +108,17 @@ class Presence:
 
     async def leave(self) -> None:
         """End the lease at once if all is stored; otherwise let it run out."""
+        # A client library may swallow a cancellation that arrives together with an error.
+        self._leaving = True
         self._heart.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._heart
+        await asyncio.wait({self._heart})
         with contextlib.suppress(Exception):
             await self._empty()
             if not self._unsaved and not self._dropped:
                 await self._bounded(lambda: self._redis.zrem(self._processes, self._me))
 
     async def _keep_beating(self) -> None:
-        while True:
+        while not self._leaving:
             try:
                 await self._empty()
                 given = await self._renew()

@@ -1,0 +1,267 @@
+"""A service calls another: each reads what the other has written."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+
+from lagwise import LSN, Causality, CausalToken
+from lagwise._client.signature import Seal
+from lagwise._decide.token import Position
+from lagwise.asgi import CausalityMiddleware
+from lagwise.fastapi import ReadSession, WriteSession, lifespan
+from lagwise.httpx import propagate
+from lagwise.testing import Cluster
+from tests.kit.http import SECRET, ASGIApp, http, insert, names, opened, with_items
+from tests.kit.routers import both_in_rotation, patient
+from tests.kit.serving import client as browser
+from tests.kit.serving import served
+
+SEAL = Seal(SECRET)
+DELAY = 0.5  # seconds by which each replica applies late
+
+
+def seen_at(lsn: int) -> CausalToken:
+    """What a client has seen of one cluster."""
+    return CausalToken.of([Position(system=7, timeline=1, lsn=LSN(lsn), issued_at=1_000)])
+
+
+def caller(db: Any, others: httpx.AsyncClient) -> FastAPI:
+    """The service that a browser talks to: it calls the other one, which works on the same database."""
+    app = FastAPI(lifespan=lifespan(db))
+    with_items(app)
+
+    @app.post("/told/{name}")
+    async def told(name: str, session: WriteSession) -> int:
+        await insert(session, name)
+        await session.commit()
+        return int((await others.get(f"/items/{name}")).json())
+
+    @app.post("/asked/{name}")
+    async def asked(name: str) -> int:
+        (await others.post(f"/items/{name}")).raise_for_status()
+        async with db.read() as session:
+            return await names(session, name)
+
+    return app
+
+
+@asynccontextmanager
+async def services(cluster: Cluster, *, propagating: bool) -> AsyncIterator[str]:
+    """Two services behind a real server each, on replicas that are half a second late; the URL of the first."""
+    first, second = patient(cluster), patient(cluster)
+    called = FastAPI(lifespan=lifespan(second))
+    with_items(called)
+    async with served(CausalityMiddleware(called, secret=SECRET)) as url, browser(url) as others:
+        if propagating:
+            assert propagate(others, secret=SECRET) is others
+        async with served(CausalityMiddleware(caller(first, others), secret=SECRET)) as here:
+            for db in (first, second):
+                await both_in_rotation(db)
+            await cluster.caught_up()
+            for replica in cluster.replicas:
+                await cluster.set_apply_delay(replica, DELAY)
+            yield here
+
+
+@pytest.mark.parametrize("propagating", [True, False], ids=["propagate", "naive"])
+async def test_two_services_on_replicas_that_are_late(cluster: Cluster, propagating: bool) -> None:
+    """The called one reads what the caller wrote, the caller what the called one wrote, and the browser all of it."""
+    found = []
+    async with services(cluster, propagating=propagating) as url, browser(url) as user:
+        for number in range(3):
+            one, other = (f"{kind} {propagating} {number}" for kind in ("told", "asked"))
+            found.append((await user.post(f"/told/{one}")).json())
+            found.append((await user.post(f"/asked/{other}")).json())
+            found.append((await user.get(f"/items/{other}")).json())
+    assert found == [1 if propagating else 0] * 9
+
+
+# Which hosts
+
+
+def answering(**headers: str) -> tuple[httpx.MockTransport, list[tuple[str, str | None]]]:
+    """A transport that answers every host, with these headers, and the tokens that each host got."""
+    got = list[tuple[str, str | None]]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        got.append((str(request.url), request.headers.get("lagwise-token")))
+        status = 307 if request.url.path.endswith("/away") else 200
+        location = {"location": "http://strangers.test/"} if status == 307 else {}
+        return httpx.Response(status, headers={**headers, **location})
+
+    return httpx.MockTransport(answer), got
+
+
+async def test_only_the_services_get_the_token() -> None:
+    """The origin of `base_url`, and hosts that are named: no other port, scheme or host, also not by a redirect."""
+    transport, got = answering()
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://orders.test/api", follow_redirects=True
+    ) as client:
+        propagate(client, secret=SECRET, hosts=["Billing.test"])
+        with Causality(seen_at(5)) as seen:
+            for url in ("/x", "http://billing.test:81/", "http://orders.test:81/", "https://orders.test/", "/away"):
+                await client.get(url)
+        await client.get("/outside")
+    text = SEAL.sealed(seen.token)
+    assert got == [
+        ("http://orders.test/api/x", text),
+        ("http://billing.test:81/", text),
+        ("http://orders.test:81/", None),
+        ("https://orders.test/", None),
+        ("http://orders.test/api/away", text),
+        ("http://strangers.test/", None),
+        ("http://orders.test/api/outside", None),
+    ]
+
+
+async def test_what_a_stranger_answers_is_not_read() -> None:
+    """Not even a token that verifies: it may have been replayed."""
+    transport, _ = answering(**{"Lagwise-Token": SEAL.sealed(seen_at(9))})
+    async with httpx.AsyncClient(transport=transport) as client:
+        propagate(client, secret=SECRET, hosts=["orders.test"])
+        with Causality() as seen:
+            await client.get("http://strangers.test/")
+            assert (seen.token, seen.grew) == (CausalToken(), False)
+            await client.get("http://orders.test/")
+            assert (seen.token, seen.grew) == (seen_at(9), True)
+
+
+def test_a_client_that_knows_no_service_is_refused() -> None:
+    """Nothing would be sent, and nothing would say so. Likewise without a secret."""
+    with httpx.Client() as client:
+        with pytest.raises(ValueError, match="base_url"):
+            propagate(client, secret=SECRET)
+        with pytest.raises(ValueError, match="secret"):
+            propagate(client, secret="", hosts=["orders.test"])
+
+
+async def test_twice_is_once_and_the_applications_hooks_stay() -> None:
+    """The second call replaces the first, with its secret; other hooks and a token of the caller's own stay."""
+    transport, got = answering()
+    called = []
+
+    async def own(request: httpx.Request) -> None:
+        called.append(request.method)
+
+    async with httpx.AsyncClient(transport=transport, base_url="http://a", event_hooks={"request": [own]}) as client:
+        propagate(propagate(client, secret="old"), secret=SECRET)
+        assert [len(client.event_hooks[moment]) for moment in ("request", "response")] == [2, 1]
+        with Causality(seen_at(5)):
+            await client.get("/", headers={"lagwise-token": "mine"})
+    assert (called, got[0][1]) == (["GET"], f"{SEAL.sealed(seen_at(5))}, mine")
+
+
+def test_a_client_that_is_not_asynchronous() -> None:
+    """Sends and merges likewise: for `def` endpoints, and scripts."""
+    transport, got = answering(**{"Lagwise-Token": SEAL.sealed(seen_at(9))})
+    client = propagate(httpx.Client(transport=transport, base_url="http://a"), secret=SECRET)
+    with client, Causality(seen_at(5)) as seen:
+        client.get("/")
+    assert (got[0][1], seen.token) == (SEAL.sealed(seen_at(5)), seen_at(9))
+
+
+# What comes back
+
+
+@pytest.mark.parametrize("text", ["nonsense", Seal("another").sealed(seen_at(9)), "x" * 2000])
+async def test_a_token_that_cannot_be_verified_is_a_doubt(text: str) -> None:
+    """The service has written something, and nothing here can say where: the next read uses the primary."""
+    transport, _ = answering(**{"Lagwise-Token": text})
+    async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+        propagate(client, secret=SECRET)
+        with Causality() as seen:
+            await client.get("/")
+    assert seen.token.position(0) is not None
+
+
+async def test_several_tokens_merge_and_their_number_is_bounded() -> None:
+    """The first sixteen, as the middleware reads them."""
+    texts = ", ".join(SEAL.sealed(seen_at(lsn)) for lsn in range(1, 19))
+    transport, _ = answering(**{"Lagwise-Token": texts})
+    async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+        propagate(client, secret=SECRET)
+        with Causality() as seen:
+            await client.get("/")
+    assert seen.token == seen_at(16)
+
+
+@pytest.mark.parametrize(
+    ("method", "fault", "doubted"),
+    [
+        ("POST", httpx.ReadTimeout("slow"), True),
+        ("POST", httpx.RemoteProtocolError("cut"), True),
+        ("POST", asyncio.CancelledError(), True),
+        ("POST", 504, True),
+        ("DELETE", 502, True),
+        ("POST", 500, False),
+        ("POST", httpx.ConnectError("refused"), False),
+        ("GET", httpx.ReadTimeout("slow"), False),
+    ],
+)
+async def test_a_call_whose_outcome_is_unknown_is_a_doubt(method: str, fault: Any, doubted: bool) -> None:
+    """It may have written: the caller, and its client, read from the primary. What was not sent wrote nothing."""
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        if isinstance(fault, int):
+            return httpx.Response(fault)
+        raise fault
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(fail), base_url="http://a") as client:
+        propagate(client, secret=SECRET)
+        with Causality() as seen:
+            if isinstance(fault, int):
+                await client.request(method, "/")
+            else:
+                with pytest.raises(type(fault)):
+                    await client.request(method, "/")
+            assert ((seen.token.position(0) is not None), seen.grew) == (doubted, doubted)
+
+
+async def test_redirects_and_streams(cluster: Cluster) -> None:
+    """A redirect after the write carries the token on; a streamed answer's is there before its body is read."""
+    db = patient(cluster)
+    app = FastAPI(lifespan=lifespan(db))
+    with_items(app)
+
+    @app.post("/form/{name}")
+    async def form(name: str, session: WriteSession) -> Response:
+        await insert(session, name)
+        return RedirectResponse(f"/items/{name}", status_code=303)
+
+    @app.post("/stream/{name}")
+    async def stream(name: str, session: WriteSession) -> Response:
+        await insert(session, name)
+
+        async def body() -> AsyncIterator[str]:
+            yield "long"
+
+        return StreamingResponse(body())
+
+    @app.get("/read/{name}")
+    async def read(name: str, session: ReadSession) -> int:
+        return await names(session, name)
+
+    async with opened(app) as running, http(_wrapped(running)) as client:
+        propagate(client, secret=SECRET)
+        await both_in_rotation(db)
+        await cluster.caught_up()
+        for replica in cluster.replicas:
+            await cluster.pause_replay(replica)
+        with Causality():
+            assert (await client.post("/form/redirected", follow_redirects=True)).json() == 1
+        with Causality() as seen:
+            async with client.stream("POST", "/stream/streamed"):
+                assert seen.token
+            client.cookies.clear()
+            assert (await client.get("/read/streamed")).json() == 1
+
+
+def _wrapped(app: ASGIApp) -> ASGIApp:
+    return CausalityMiddleware(app, secret=SECRET)
