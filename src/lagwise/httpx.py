@@ -132,7 +132,7 @@ class _Sending:
 
     def __init__(self, send: Any, rules: _Rules) -> None:
         # A second call of `propagate` replaces the first.
-        self.send = send.send if isinstance(send, _Sending) else send
+        self.send: Any = send.send if isinstance(send, _Sending) else send
         self.rules = rules
 
     def __call__(self, request: httpx.Request, **options: Any) -> Any:

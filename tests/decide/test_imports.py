@@ -7,7 +7,18 @@ import sys
 
 import pytest
 
-HEAVY = {"fastapi", "starlette", "pydantic", "typer", "rich", "uvicorn", "testcontainers", "prometheus_client", "httpx"}
+HEAVY = {
+    "fastapi",
+    "starlette",
+    "pydantic",
+    "typer",
+    "rich",
+    "uvicorn",
+    "testcontainers",
+    "prometheus_client",
+    "httpx",
+    "redis",
+}
 
 
 @pytest.mark.parametrize("module", ["lagwise", "lagwise.asgi"])

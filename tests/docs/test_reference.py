@@ -18,6 +18,8 @@ PUBLIC = (
     "lagwise.asgi",
     "lagwise.health",
     "lagwise.events",
+    "lagwise.store",
+    "lagwise.httpx",
     "lagwise.testing",
     "lagwise.testing.history",
 )

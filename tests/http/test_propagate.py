@@ -77,8 +77,10 @@ async def test_two_services_on_replicas_that_are_late(cluster: Cluster, propagat
         for number in range(3):
             one, other = (f"{kind} {propagating} {number}" for kind in ("told", "asked"))
             found.append((await user.post(f"/told/{one}")).json())
+            user.cookies.clear()
             found.append((await user.post(f"/asked/{other}")).json())
             found.append((await user.get(f"/items/{other}")).json())
+            user.cookies.clear()
     assert found == [1 if propagating else 0] * 9
 
 

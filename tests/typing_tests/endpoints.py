@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, assert_type
 
+import httpx
 from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from redis.asyncio import Redis
 from sqlalchemy import literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -26,6 +28,8 @@ from lagwise.fastapi import (
     write_asyncpg,
     writes,
 )
+from lagwise.httpx import propagate
+from lagwise.store import MemoryStore, RedisStore
 
 db = Router("postgresql+asyncpg://app@localhost/app", ["postgresql+asyncpg://app@localhost:5433/app"])
 billing = Router("postgresql+asyncpg://app@localhost/billing")
@@ -57,6 +61,11 @@ app.add_middleware(CausalityMiddleware, secret=["new", "old"], secure=True, path
 app.include_router(health_router(db), prefix="/health")
 assert_type(health_router(db), APIRouter)
 wrapped = CausalityMiddleware(app, secret="x")
+CausalityMiddleware(app, secret="x", store=MemoryStore())
+CausalityMiddleware(app, secret="x", store=RedisStore("redis://localhost"), key=lambda scope: scope["path"])
+CausalityMiddleware(app, secret="x", store=RedisStore(Redis(decode_responses=True)), key=lambda scope: None)
+assert_type(propagate(httpx.AsyncClient(base_url="http://a"), secret="x"), httpx.AsyncClient)
+assert_type(propagate(httpx.Client(), secret=["new", "old"], hosts=["a"]), httpx.Client)
 
 
 @app.get("/items/{item}")

@@ -15,6 +15,8 @@ ROOT = HERE.parent.parent
 MISTAKES = """
 from sqlalchemy.ext.asyncio import create_async_engine
 from lagwise import Causality, Policy, Replica, Router
+from lagwise.httpx import propagate
+from lagwise.store import RedisStore
 Policy(5.0)
 Policy(max_lag="5")
 Policy(without_primary="ignore")
@@ -27,6 +29,8 @@ Replica("postgresql://", 2)
 Causality(7)
 Router("postgresql://").read(max_staleness="1")
 Router("postgresql://").view.nodes[0].name = "x"
+RedisStore(7)
+propagate("http://a", secret="x")
 """
 
 
@@ -46,7 +50,7 @@ def test_mypy_sees_what_is_documented_and_finds_the_mistakes(tmp_path: Path) -> 
     module.write_text(MISTAKES)
     answer = check("mypy", "--strict", "--hide-error-context", str(HERE), str(module))
     found = {tuple(line.split(":")[:2]) for line in answer.stdout.splitlines() if ": error:" in line}
-    lines = range(4, MISTAKES.count("\n") + 1)
+    lines = range(6, MISTAKES.count("\n") + 1)
     assert ({(Path(name).name, int(line)) for name, line in found}, answer.stderr) == (
         {(module.name, line) for line in lines},
         "",
