@@ -22,8 +22,10 @@ from lagwise._client.store_log import StoreLog
 from lagwise._decide.token import CausalToken
 from lagwise.errors import InvalidToken
 
-# For how long a silent process may have clients: then the others take it for dead. Seconds.
+# A silent process is taken for dead after so many seconds, or after a sticky window if that is longer: what it has
+# acknowledged and not stored is on every replica in rotation by then. It is forgotten after an hour.
 PATIENCE = 30.0
+FORGOTTEN = 3600.0
 _BEATS = 4  # in a lease
 _MOST_UNSAVED = 10_000
 
@@ -76,14 +78,15 @@ class Presence:
             async with asyncio.timeout(self._timeout):
                 await self._joined.wait()
                 keys = [self._run, self._processes, self._principal + name]
-                age, silent, spoilt, fields = await self._recall(keys, [self._me, _milliseconds(PATIENCE)])
+                age, silent, spoilt, fields = await self._recall(keys, [self._me, self._patience])
             trusted = self._judge(int(age), int(silent))
             try:
                 known = known.merge(token_of([_text(each) for each in fields], seal))
             except (InvalidToken, ValueError):
                 spoilt = True
         except Exception as error:  # whatever a client library raises, and whatever is not our answer
-            self._fail(error)
+            if self._joined.is_set():  # otherwise the process has just started, and is still connecting
+                self._fail(error)
         return known if trusted and not spoilt else known.including([doubt()])
 
     async def remember(self, name: str, token: CausalToken, seal: Seal, window: float) -> None:
@@ -152,7 +155,14 @@ class Presence:
             # The race: this request stays in a buffer, and gives a lease when Redis wakes. After `latest` it cannot.
             self._lapses_at = max(self._lapses_at, sent + self._lease)
         dropped, self._dropped, given = self._dropped, False, 0
-        arguments = [self._me, lease, latest, int(dropped), _milliseconds(PATIENCE)]
+        arguments = [
+            self._me,
+            lease,
+            latest,
+            int(dropped),
+            self._patience,
+            max(2 * self._patience, _milliseconds(FORGOTTEN)),
+        ]
         try:
             now, given, age, silent = await self._bounded(lambda: self._beat([self._run, self._processes], arguments))
         finally:
@@ -198,6 +208,10 @@ class Presence:
             self._log.back()
             return True
         return False
+
+    @property
+    def _patience(self) -> int:
+        return _milliseconds(max(PATIENCE, self._window + self._lease + MARGIN))
 
     def _fail(self, error: Exception) -> None:
         self._reachable = False

@@ -82,7 +82,7 @@ return 1
 """
 
 # KEYS: run, processes. ARGV: this process, lease in ms or 0, latest time of the server in ms at which it may begin,
-# 1 when something that could not be stored was dropped, patience in ms.
+# 1 when something that could not be stored was dropped, patience in ms, ms after which silent processes are forgotten.
 # Answers: time of the server in ms, 1 when the lease is given, age of the run in ms, silent processes.
 BEAT = (
     _RUN
@@ -96,7 +96,7 @@ if lease > 0 and now <= tonumber(ARGV[3]) then
   redis.call('ZADD', KEYS[2], number(now + lease), ARGV[1])
   given = 1
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', number(now - 2 * tonumber(ARGV[5])))
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', number(now - tonumber(ARGV[6])))
 return {now, given, now - since, silent(ARGV[1], tonumber(ARGV[5]))}
 """
 )
