@@ -5,13 +5,13 @@ from collections import OrderedDict
 
 from lagwise._client.doubts import doubt
 from lagwise._client.signature import Seal
-from lagwise._client.store import MARGIN, kept_for
+from lagwise._client.store import MARGIN, Store, kept_for
 from lagwise._decide.token import CausalToken
 
 _NOTHING = CausalToken()
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """Keeps what principals have seen in the memory of this process: for applications that run as one process.
 
     It knows nothing of the time before it was made: for the first sticky window, principals that it does not know read

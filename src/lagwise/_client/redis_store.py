@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from lagwise._client.redis_presence import Presence
 from lagwise._client.signature import Seal
+from lagwise._client.store import Store
 from lagwise._decide.token import CausalToken
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
-class RedisStore:
+class RedisStore(Store):
     """Keeps what principals have seen in Redis: for all processes that serve them.
 
     Merging is one atomic step in Redis. What is kept is signed with the secret of the middleware, expires after the
