@@ -34,10 +34,11 @@ def test_no_two_test_files_have_one_name() -> None:
 
 
 def test_one_conftest_is_enough() -> None:
-    """The clusters and Routers are those of the one conftest; four folders bring what no other has a use for."""
+    """The clusters and Routers are those of the one conftest; five folders bring what no other has a use for."""
     assert {str(path.parent.relative_to(TESTS)) for path in FILES if path.name == "conftest.py"} == {
         ".",
         "compose",  # containers
+        "examples/patterns",  # one cluster that lags all the time, and the environment in which applications find it
         "history",  # one loop and one cluster for clients that record what they see
         "pools",  # one node and its replica, without the tables of the others
         "testing",  # the cluster itself is under test

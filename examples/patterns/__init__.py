@@ -1,0 +1,1 @@
+"""One small application for each pattern of docs/patterns.md."""

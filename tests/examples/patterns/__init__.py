@@ -1,0 +1,1 @@
+"""The applications in examples/patterns, over a cluster whose replicas lag."""
