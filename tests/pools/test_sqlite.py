@@ -59,6 +59,17 @@ async def test_reads_and_writes_work(db: Router) -> None:
         assert str(session.info["lagwise.route"]) == "primary; reason=no-replicas"
 
 
+async def test_a_connection_that_was_lent_is_kept(db: Router) -> None:
+    """A database in memory is its connection: closed after `session.connection()`, all rows would be gone."""
+    async with db.write.begin() as session:
+        await session.connection()
+        session.add(Item(name="one"))
+    async with db.read() as session:
+        await session.connection()
+        assert len((await session.scalars(select(Item))).all()) == 1
+    assert await count(db) == 1
+
+
 async def test_an_error_rolls_back(db: Router) -> None:
     """As on PostgreSQL: nothing of the block stays."""
     with pytest.raises(IntegrityError):

@@ -191,6 +191,9 @@ class PooledConnection(Connection):
 
     def reset(self) -> None:
         """Undo what statements have left, in one round trip, or let the pool open another connection in its place."""
+        if self.engine.setup is None:  # SQLite: no settings to undo, and a database in memory is its connection
+            self.touched = self.unsure = False
+            return
         script = None if self.spoilt else self.pooling.restoration(self.info)
         if script is None:
             self.invalidate()
