@@ -83,6 +83,7 @@ async def test_the_readme_fixes_the_bug(cluster: Cluster, monkeypatch: pytest.Mo
         statuses = [created.status_code, (await http.get(path)).status_code, (await another.get(path)).status_code]
         assert statuses == [201, 200, 404]
         assert (await http.get("/health/ready?for=writes")).status_code == 200
+    await cluster.primary.execute("DROP TABLE items")  # the examples have one of that name
 
 
 @pytest.mark.parametrize("block", [block for block in PYTHON if block.how == "pytest"], ids=str)

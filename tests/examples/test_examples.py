@@ -48,6 +48,13 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
     return load
 
 
+@pytest.fixture(scope="module", autouse=True)
+async def nothing_left(running: Cluster) -> AsyncIterator[None]:
+    """No table of the examples stays: the README's application has one of the same name."""
+    yield
+    await running.primary.execute("DROP TABLE IF EXISTS items")
+
+
 @asynccontextmanager
 async def browser(app: App) -> AsyncIterator[httpx.AsyncClient]:
     """A client with a cookie jar, and the application alive behind it."""
