@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import AsyncIterator, Callable
 
+import asyncpg  # type: ignore[import-untyped]
 import pytest
 from asyncpg.transaction import Transaction  # type: ignore[import-untyped]
 from sqlalchemy import text
@@ -12,7 +13,7 @@ from lagwise import Causality, Router
 from lagwise._nodes.positions import Positions
 from lagwise._pools import placing
 from lagwise.testing import Cluster
-from tests.kit.routers import quiet
+from tests.kit.routers import quiet, router
 
 Asked = Callable[[], int]
 INSERT = text("INSERT INTO item (name) VALUES (:name)")
@@ -125,3 +126,11 @@ def test_what_may_be_the_question_s_own_failure_leaves_a_doubt() -> None:
         state: placing.may_have_succeeded(Said(state)) for state in ("57014", "53200", "23503", "40001", "P0001")
     }
     assert doubted == {"57014": True, "53200": True, "23503": False, "40001": False, "P0001": False}
+
+
+async def test_a_connection_class_of_the_applications_own_commits(cluster: Cluster, asked: Asked) -> None:
+    """It cannot tell in COMMIT's message, and is asked afterwards: to isinstance() it looks like one that can."""
+    async with router(cluster, connect_args={"connection_class": asyncpg.Connection}) as db:
+        before = asked()
+        assert (await write(db)).grew
+        assert asked() == before + 1

@@ -72,7 +72,8 @@ def _lacks_plpgsql(error: Any) -> bool:
 
 def ask_with_commit(driver: Any) -> bool:
     """Let this connection's next COMMIT ask for its position; False where it cannot. Call `told_place()` afterwards."""
-    if not isinstance(driver, PlacingDriver) or driver.unable:
+    # To isinstance() every connection of asyncpg's is of each class: its metaclass says so for the pool's proxies.
+    if PlacingDriver not in type(driver).__mro__ or driver.unable:
         return False
     driver.asks, driver.told = True, ""
     return True
