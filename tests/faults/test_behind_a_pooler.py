@@ -1,7 +1,6 @@
 """Through a PgBouncer in transaction mode the promises hold as without, with fewer server connections than clients."""
 
 import asyncio
-import os
 import random
 from typing import Any
 
@@ -14,11 +13,12 @@ from lagwise.testing import Cluster, wait_until
 from tests.kit.application import Item
 from tests.kit.bouncer import SERVERS, bouncer
 from tests.kit.load import errors, loaded, many, patience
+from tests.kit.numbers import enough
 from tests.kit.routers import PATIENT, QUICK, both_in_rotation, busy, in_rotation, no_query_runs
 from tests.kit.sessions import write
 
-PAIRS = int(os.environ.get("LAGWISE_TEST_PAIRS", "200"))
-CANCELLED = int(os.environ.get("LAGWISE_TEST_CANCELLED", "200"))
+PAIRS = enough(200, 800)
+CANCELLED = enough(200, 2000)
 CLIENTS = 20
 DELAY = 0.2  # seconds
 
