@@ -28,6 +28,8 @@ from tests.kit.redis_server import RedisServer, redis_server
 
 SEAL = Seal("for tests only")
 WINDOW = 5.0
+# For tests of what is kept: a busy machine is no outage.
+CALM: dict[str, Any] = {"timeout": 2.0, "lease": 8.0}
 HISTORIES = int(os.environ.get("LAGWISE_TEST_HISTORIES", "40"))
 
 
@@ -77,7 +79,7 @@ async def test_what_is_kept_is_what_merging_yields(redis: RedisServer) -> None:
     """Positions, acknowledgements and doubts of several clusters and timelines, in any order and from any process."""
     numbers = random.Random(12)
     memory = aged(MemoryStore())
-    async with members(redis) as stores:
+    async with members(redis, **CALM) as stores:
         every: list[RedisStore | MemoryStore] = [*stores, memory]
         for history in range(HISTORIES):
             name, given = name_of(f"history {history}"), list[CausalToken]()
@@ -106,7 +108,7 @@ def _without_nothing(seen: CausalToken) -> CausalToken:
 
 async def test_many_writes_at_once_merge_to_the_greatest(redis: RedisServer) -> None:
     """Two processes and one principal, each write an atomic step: none replaces a newer one."""
-    async with members(redis) as stores:
+    async with members(redis, **CALM) as stores:
         name, order = name_of("busy"), [*range(1, 101)]
         random.Random(3).shuffle(order)
         await asyncio.gather(*(stores[lsn % 2].remember(name, token(lsn), SEAL, WINDOW) for lsn in order))
@@ -115,12 +117,12 @@ async def test_many_writes_at_once_merge_to_the_greatest(redis: RedisServer) -> 
 
 async def test_what_is_kept_expires_and_an_older_write_does_not_shorten_it(redis: RedisServer) -> None:
     """After the window and a minute, or when the store was told; by Redis, in which nothing else grows."""
-    async with members(redis, 1) as (store,):
+    async with members(redis, 1, **CALM) as (store,):
         key = "{lagwise}:principal:" + name_of("brief")
         await store.remember(name_of("brief"), token(1), SEAL, 100.0)
         await store.remember(name_of("brief"), token(2), SEAL, WINDOW)
         assert (100 + SKEW - 10) * 1000 < int(await redis.ask("PTTL", key)) <= (100 + SKEW) * 1000
-    async with members(redis, 1, keep=3600.0) as (store,):
+    async with members(redis, 1, **CALM, keep=3600.0) as (store,):
         await store.remember(name_of("long"), token(1), SEAL, WINDOW)
         assert int(await redis.ask("PTTL", "{lagwise}:principal:" + name_of("long"))) > 3_500_000
 
@@ -176,7 +178,7 @@ def test_settings_that_make_no_sense_are_refused(make: Any) -> None:
 
 async def test_a_redis_that_has_not_been_there_for_a_window_is_not_relied_on(redis: RedisServer) -> None:
     """Restarted, emptied, or without room so that it evicted something: what was kept may be gone."""
-    async with members(redis) as (one, other):
+    async with members(redis, **CALM) as (one, other):
         assert [await believed(one), await believed(other)] == [True, True]
         await redis.ask("FLUSHALL")
         assert [await believed(one), await believed(other)] == [False, False]
@@ -324,7 +326,7 @@ async def test_a_late_request_gives_no_lease(redis: RedisServer) -> None:
 )
 async def test_what_somebody_else_wrote_is_not_believed(redis: RedisServer, spoil: list[str]) -> None:
     """It means the primary, for that principal alone; and a write puts it right, or leaves a doubt."""
-    async with members(redis, 1) as (store,):
+    async with members(redis, 1, **CALM) as (store,):
         name = name_of("spoilt")
         await redis.ask(spoil[0], "{lagwise}:principal:" + name, *spoil[1:])
         assert not trusts(await store.recall(name, SEAL, WINDOW))
@@ -377,7 +379,7 @@ async def test_a_redis_that_becomes_full_is_not_relied_on(redis: RedisServer) ->
 
 async def test_a_secret_that_is_not_known_here_means_the_primary(redis: RedisServer) -> None:
     """In the middle of a rotation: another process signs with the new secret already."""
-    async with members(redis) as (one, other):
+    async with members(redis, **CALM) as (one, other):
         name, both = name_of("rotated"), Seal("for tests only", "new")
         await one.remember(name, token(3), Seal("new"), WINDOW)
         assert not trusts(await other.recall(name, SEAL, WINDOW))
@@ -413,7 +415,7 @@ async def test_a_store_that_comes_and_goes_is_told_of_at_a_bounded_rate(caplog: 
 async def test_a_client_of_the_applications_own_stays_open(redis: RedisServer) -> None:
     """With decoded answers as well; closing the store closes what it opened, and its next use begins anew."""
     async with Redis.from_url(redis.url, decode_responses=True) as client:
-        store = RedisStore(client)
+        store = RedisStore(client, **CALM)
         await store.remember(name_of("own client"), token(1), SEAL, WINDOW)
         await redis.age()
         assert await store.recall(name_of("own client"), SEAL, WINDOW) == token(1)

@@ -35,7 +35,7 @@ async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
 async def two_processes(cluster: Cluster, redis: RedisServer, **options: Any) -> AsyncIterator[list[ASGIApp]]:
     """Two processes on one Redis that has been there for long; every replica stands still."""
     routers = [patient(cluster), patient(cluster)]
-    async with processes(routers, lambda: RedisStore(redis.url), **options) as running:
+    async with processes(routers, lambda: RedisStore(redis.url, **options)) as running:
         for db in routers:
             await both_in_rotation(db)
         for app in running:
@@ -70,7 +70,7 @@ async def pairs(writing: ASGIApp, reading: ASGIApp, name: str) -> tuple[int, int
 
 async def test_two_clients_of_one_principal_through_two_processes(cluster: Cluster, redis: RedisServer) -> None:
     """Replay stands still, no client keeps a cookie: the principal's other client sees each write, a stranger none."""
-    async with two_processes(cluster, redis) as (one, other):
+    async with two_processes(cluster, redis, timeout=2.0, lease=8.0) as (one, other):
         assert await pairs(one, other, "bearer") == (0, PAIRS)
 
 
@@ -140,7 +140,7 @@ async def test_redis_freezes_and_thaws(cluster: Cluster, redis: RedisServer) -> 
 
 async def test_a_stopped_redis_means_the_primary(cluster: Cluster, redis: RedisServer) -> None:
     """For principals; whoever names none is served by replicas as before."""
-    async with two_processes(cluster, redis) as (one, _):
+    async with two_processes(cluster, redis, timeout=2.0, lease=8.0) as (one, _):
         before = await Device(one, "calm").get("/items/calm")
         await redis.stop()
         during = [await Device(one, user).get("/items/calm") for user in ("calm", None)]

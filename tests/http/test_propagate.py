@@ -81,7 +81,8 @@ async def test_two_services_on_replicas_that_are_late(cluster: Cluster, propagat
             found.append((await user.post(f"/asked/{other}")).json())
             found.append((await user.get(f"/items/{other}")).json())
             user.cookies.clear()
-    assert found == [1 if propagating else 0] * 9
+    # Without it, on a busy machine, some reads come late enough.
+    assert (found == [1] * 9) is propagating
 
 
 # Which hosts
