@@ -106,13 +106,16 @@ def reads(
     return _depends(read)
 
 
-def writes(db: Router | None = None) -> params.Depends:
-    """A dependency on a write session: committed before the response starts, rolled back on an error."""
+def writes(db: Router | None = None, *, sticky: bool = True) -> params.Depends:
+    """A dependency on a write session: committed before the response starts, rolled back on an error.
+
+    `Stamps = Annotated[AsyncSession, writes(sticky=False)]` is for bookkeeping; options as for `db.write`.
+    """
 
     async def write(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
         maker = _router(db, connection).write
         with _Serving(connection, tasks) as serving:
-            async with WriteBlock(for_one_block(maker)) as session:
+            async with WriteBlock(for_one_block(maker, sticky=sticky)) as session:
                 yield session
                 serving.ends(session)
 

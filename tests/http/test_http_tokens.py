@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 
 from lagwise import Policy, Router
 from lagwise._client.signature import Seal
-from lagwise.fastapi import CausalityMiddleware, ReadSession, WriteSession, lifespan
+from lagwise.fastapi import CausalityMiddleware, ReadSession, WriteSession, lifespan, writes
 from lagwise.testing import Cluster, wait_until
 from tests.kit.http import (
     SECRET,
@@ -403,3 +403,42 @@ async def test_the_token_tells_a_client_nothing_it_could_change(cluster: Cluster
             async with http(running) as client:
                 reasons.add(reason_of(await client.get("/items/changed", headers={"lagwise-token": changed})))
     assert reasons == {"fresh"}
+
+
+# Bookkeeping
+
+
+async def test_bookkeeping_writes_leave_no_token(cluster: Cluster) -> None:
+    """A page that stamps its visitor sets no cookie, may be cached as before, and keeps reading from replicas."""
+    db = patient(cluster)
+    app = application(db)
+
+    @app.get("/page/{name}")
+    async def page(name: str, stamps: Annotated[AsyncSession, writes(sticky=False)], session: ReadSession) -> int:
+        await insert(stamps, name)
+        await stamps.commit()
+        return await names(session, name)
+
+    async with serving(app) as client:
+        await both_in_rotation(db)
+        await stand_still(cluster)
+        first, second = await client.get("/page/stamp"), await client.get("/page/stamp")
+        assert (first.json(), second.json(), carries_nothing(first)) == (0, 0, True)
+        assert await committed(cluster, "stamp") == 2
+
+
+async def test_a_bookkeeping_write_beside_a_plain_one_leaves_its_token(cluster: Cluster) -> None:
+    """One request with both: its client sees the plain write."""
+    db = patient(cluster)
+    app = items(db)
+
+    @app.post("/both/{name}")
+    async def both(name: str, session: WriteSession, stamps: Annotated[AsyncSession, writes(sticky=False)]) -> None:
+        await insert(session, name)
+        await insert(stamps, name + ", stamp")
+
+    async with serving(app) as client:
+        await both_in_rotation(db)
+        await stand_still(cluster)
+        assert cookie_of(await client.post("/both/order")) is not None
+        assert (await client.get("/items/order")).json() == 1

@@ -31,6 +31,8 @@ class Intent:
     max_staleness: float | None = None
     primary: bool = False
     snapshot: bool = False
+    sticky: bool = True
+    """Whether what the session commits becomes part of what its client has seen."""
 
     @cached_property
     def plain(self) -> Demand:

@@ -151,7 +151,7 @@ class Lease:
         """Use this connection; begin what the application asked for."""
         self.connection = connection
         if isinstance(connection, WritingConnection):
-            if self.seen is not None:
+            if self.seen is not None and self.intent.sticky:
                 if self.commit is not None:
                     self.commit.close()
                 self.commit = SessionCommit(self._ledger, self.node, self.seen, connection)

@@ -31,6 +31,12 @@ class ReadOptions(TypedDict, total=False):
     snapshot: bool
 
 
+class SessionOptions(ReadOptions, total=False):
+    """What a read or a write may ask for, as for `db.read()` and `db.write()`."""
+
+    sticky: bool
+
+
 class _RoutedBlock(SessionBlock):
     """A session for a block. Entering begins no transaction, so that a failed first statement can run elsewhere."""
 
@@ -90,7 +96,13 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         self._own_binds = _binds(self.kw)
 
     def __call__(
-        self, *, max_staleness: float | None = None, primary: bool = False, snapshot: bool = False, **local_kw: Any
+        self,
+        *,
+        max_staleness: float | None = None,
+        primary: bool = False,
+        snapshot: bool = False,
+        sticky: bool = True,
+        **local_kw: Any,
     ) -> AsyncSession:
         """A session on one node.
 
@@ -98,16 +110,19 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
             max_staleness: how stale this read may be, seconds; never more than the policy's `max_lag`.
             primary: read from the primary, still read-only.
             snapshot: one REPEATABLE READ snapshot for the whole session.
+            sticky: whether what this session commits must be seen by its client's later reads. False is for
+                bookkeeping (a last-seen stamp, a counter, an audit row): no token is made, and the client reads as if
+                it had not written. A session that writes both kinds stays sticky.
             local_kw: as for `async_sessionmaker`. A session with a `bind` or `binds` of its own is not routed, and
                 `session.info["lagwise.unrouted"]` says so.
 
         Raises:
             NotOpen: the Router is not running.
-            ValueError: `max_staleness` is negative, or reading options are given to `db.write`.
+            ValueError: `max_staleness` is negative, reading options are given to `db.write`, or `sticky` to `db.read`.
         """
         nodes, intent = self._nodes, self._plain
-        if max_staleness is not None or primary or snapshot:
-            intent = self._intent(max_staleness=max_staleness, primary=primary, snapshot=snapshot)
+        if max_staleness is not None or primary or snapshot or not sticky:
+            intent = self._intent(max_staleness=max_staleness, primary=primary, snapshot=snapshot, sticky=sticky)
         bind = nodes.engine_to_show()
         if self._own_binds or (local_kw and _binds(local_kw)):
             session = super().__call__(**local_kw)
@@ -118,12 +133,14 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         sync.lease = Lease(nodes, self._ledger, intent, current(), session.info)
         return session
 
-    def begin(self) -> SessionBlock:
+    def begin(self, **options: Unpack[SessionOptions]) -> SessionBlock:
         """A session in a block: `db.write` commits when the block succeeds and rolls back when it fails.
 
-        On `db.read` no transaction begins, and objects that are never flushed raise `ReadOnly` at the end.
+        On `db.read` no transaction begins, and objects that are never flushed raise `ReadOnly` at the end. Options and
+        errors as for a session.
         """
-        return super().begin() if self._write else ReadBlock(self())
+        session = self(**options)
+        return SessionBlock(session) if self._write else ReadBlock(session)
 
     def connect(self, **options: Unpack[ReadOptions]) -> AsyncConnection:
         """SQLAlchemy Core without a session, for reads: `async with db.read.connect() as connection`.
@@ -141,7 +158,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         lease = self._lease(options)
         return RoutedConnection(lease.nodes.engine_to_show(), lease)
 
-    def asyncpg(self, **options: Unpack[ReadOptions]) -> AbstractAsyncContextManager[Any]:
+    def asyncpg(self, **options: Unpack[SessionOptions]) -> AbstractAsyncContextManager[Any]:
         """The driver's own connection, from the same pools and with the same promises.
 
         `async with db.read.asyncpg() as connection: await connection.fetch("SELECT ... $1", 1)`. From `db.write` it
@@ -157,13 +174,26 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
             )
         return DriverBlock(lease)
 
-    def _lease(self, options: ReadOptions) -> Lease:
+    def _lease(self, options: SessionOptions) -> Lease:
         intent = self._intent(**options) if options else self._plain
         return Lease(self._nodes, self._ledger, intent, current(), {})
 
-    def _intent(self, *, max_staleness: float | None = None, primary: bool = False, snapshot: bool = False) -> Intent:
+    def _intent(
+        self,
+        *,
+        max_staleness: float | None = None,
+        primary: bool = False,
+        snapshot: bool = False,
+        sticky: bool = True,
+    ) -> Intent:
         if self._write:
-            raise ValueError("max_staleness, primary and snapshot are for db.read; a write session is on the primary")
+            if max_staleness is not None or primary or snapshot:
+                raise ValueError(
+                    "max_staleness, primary and snapshot are for db.read; a write session is on the primary"
+                )
+            return Intent(write=True, sticky=sticky)
+        if not sticky:
+            raise ValueError("sticky is for db.write; a read makes no client sticky")
         if max_staleness is not None and not max_staleness >= 0:
             raise ValueError(f"max_staleness must be at least 0 seconds, not {max_staleness!r}")
         return Intent(write=False, max_staleness=max_staleness, primary=primary, snapshot=snapshot)
