@@ -5,7 +5,16 @@ from lagwise._decide.lsn import LSN
 from lagwise._decide.route import Reason, Route
 from lagwise._decide.token import CausalToken
 from lagwise._pools.targets import Replica
-from lagwise.errors import InvalidToken, NoPrimary, NoReplica, NotOpen, ReadOnly, RoutingError
+from lagwise.errors import (
+    InvalidToken,
+    NoPrimary,
+    NoReplica,
+    NotCaughtUp,
+    NotOpen,
+    ReadOnly,
+    RoutingError,
+    StatementTimeout,
+)
 from lagwise.policy import Policy
 from lagwise.router import Router
 
@@ -16,6 +25,7 @@ __all__ = [
     "InvalidToken",
     "NoPrimary",
     "NoReplica",
+    "NotCaughtUp",
     "NotOpen",
     "Policy",
     "ReadOnly",

@@ -54,3 +54,12 @@ class NotOpen(RoutingError):
     """
 
     __module__ = "lagwise"
+
+
+class NotCaughtUp(RoutingError, TimeoutError):
+    """Not every replica has what `db.caught_up()` waits for, and the time is over: the message names who is behind.
+
+    Wait longer, mend those replicas, or `db.drain()` them.
+    """
+
+    __module__ = "lagwise"

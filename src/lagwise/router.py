@@ -6,7 +6,9 @@ from typing import Any, Self
 
 from lagwise._decide.events import Watcher
 from lagwise._decide.identity import Terms
+from lagwise._decide.token import CausalToken
 from lagwise._decide.view import View
+from lagwise._nodes.catching_up import caught_up
 from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.log import watched_by
 from lagwise._nodes.monitor import Monitor
@@ -96,6 +98,30 @@ class Router:
     def undrain(self, name: str) -> None:
         """Let a drained replica back into rotation."""
         self._nodes.drain(name, drained=False)
+
+    async def caught_up(self, token: CausalToken | str | None = None, timeout: float = 30.0) -> CausalToken:  # noqa: ASYNC109
+        """Wait until every replica has what the primary has now, or what `token` stands for: after a migration, say.
+
+        Replicas that lag, and nodes that cannot be reached, are waited for: the one comes back by itself, the other may
+        serve the reads of another process. Those that are drained are not. Without replicas this returns at once.
+
+        Args:
+            token: a `CausalToken` or its text (signed or not; text from outside must be verified first). A doubt in it,
+                or a timeline that is over, means what the primary has now.
+            timeout: seconds.
+
+        Returns:
+            What every replica has by now; empty without replicas.
+
+        Raises:
+            NotCaughtUp: the time is over. The message names who is behind, and by how much; it is a `TimeoutError`.
+            NotOpen: the Router is not running, or was closed meanwhile.
+            InvalidToken: the text is not a token.
+            ValueError: `timeout` is not a number of seconds.
+        """
+        monitor = self._nodes.monitor
+        self._nodes.home.require()
+        return await caught_up(monitor, self.policy, token, timeout)
 
     def serves(self, *, write: bool) -> bool:
         """Whether a write, or a read without a token, would be served now; from memory. Raises `NotOpen`."""

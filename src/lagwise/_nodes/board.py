@@ -23,6 +23,7 @@ class Board:
         self._opened = False
         self._news: dict[str, Node] = {}
         self._floors, self._times, self._histories = Queue(), Queue(), Queue()
+        self._laggards = Queue()
 
     def heard(self, name: str, reading: Reading | None, cause: Cause | None) -> None:
         """Publish a node's latest reading, or the cause why there is none."""
@@ -38,6 +39,10 @@ class Board:
         if self._times or self._histories:
             return True
         return bool(self._floors) and self.view.node(name).standing is Standing.IN_ROTATION
+
+    def expected(self, name: str) -> bool:
+        """Whether a newer reading of the node may end a wait for every replica; such a wait is in no hurry."""
+        return bool(self._laggards) and self.view.node(name).standing is Standing.IN_ROTATION
 
     def behind(self, name: str) -> float:
         """Seconds by which the node was behind the primary when it was read."""
@@ -67,11 +72,14 @@ class Board:
         if view.system != before.system or view.timeline != before.timeline or _standings(view) != _standings(before):
             # Other nodes may serve now, or none: such changes are rare, so every session that waits decides anew.
             woken = sum(queue.reach() for queue in (self._floors, self._times, self._histories))
+            self._laggards.reach()
         elif view.rotation and (first := view.rotation[0]).reading is not None:
             woken = self._floors.reach(first.reading.lsn) + self._times.reach(first.fresh_at)
+            if (last := view.rotation[-1]).reading is not None:
+                self._laggards.reach(last.reading.lsn)
         for name in fresh:
             self.vain[name] = 0 if woken else self.vain.get(name, 0) + self.awaited(name)
 
 
-def _standings(view: View) -> list[Standing]:
-    return [node.standing for node in view.nodes]
+def _standings(view: View) -> list[tuple[Standing, bool]]:
+    return [(node.standing, node.drained) for node in view.nodes]

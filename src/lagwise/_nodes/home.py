@@ -21,6 +21,11 @@ class Home:
         self.loop, self.forked = asyncio.get_running_loop(), False
         _homes.add(self)
 
+    def require(self) -> None:
+        """Raise `NotOpen` in another event loop, thread or process."""
+        if asyncio.get_running_loop() is not self.loop:
+            raise self.elsewhere()
+
     def elsewhere(self) -> NotOpen:
         """The error for a session in another event loop, thread or process."""
         where = "before this process was forked" if self.forked else "in another event loop, or another thread"

@@ -65,11 +65,17 @@ class Monitor(Board):
     async def stop(self) -> None:
         """Stop watching; returns when the tasks and their connections are gone, `close_timeout` later at most."""
         self._stopped = self._stopping = True
+        self._laggards.reach()
         if self._task is not None:
             self._task.cancel()
             _, late = await asyncio.wait({self._task}, timeout=self._policy.close_timeout)
             if late:
                 say(logging.WARNING, "monitor-abandoned", seconds=self._policy.close_timeout)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop()` was called."""
+        return self._stopped
 
     @property
     def ended(self) -> bool:
@@ -90,6 +96,15 @@ class Monitor(Board):
         if reason is Reason.ALL_LAGGING:
             return await self._times.wait(since, seconds)
         return await self._histories.wait(0.0, seconds)
+
+    async def reached_by_all(self, floor: float, deadline: float) -> bool:
+        """Wait until every replica in rotation has replayed `floor`, or a node's standing changes; False at `deadline`.
+
+        The caller has just looked at the view, with no await since.
+        """
+        for node in self.view.rotation:
+            self._watches[node.name].expect()
+        return await self._laggards.wait(floor, deadline - self.clock())
 
     async def after(self, name: str, moment: float, deadline: float) -> Reading | None:
         """A reading of this node from a probe sent after `moment`, or None when there is none by `deadline`.
@@ -121,7 +136,7 @@ class Monitor(Board):
             self._publish(replace(node, reading=None, cause=Cause(Kind.LOST, error)))
         self._watches[name].ask()
 
-    def suspect(self, name: str) -> None:
+    def suspect(self, name: str, _error: str = "") -> None:
         """Probe over new connections until one succeeds: a session got none, or its statement timed out."""
         self._watches[name].doubt()
 

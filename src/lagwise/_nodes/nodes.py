@@ -43,7 +43,7 @@ class Nodes:
         self._drained: set[str] = set()
         self._fallen_back: WeakSet[object] = WeakSet()
         self._open = AsyncExitStack()
-        self._home = Home()
+        self.home = Home()
 
     async def start(self) -> None:
         """Connect to every node and watch it.
@@ -81,13 +81,13 @@ class Nodes:
                 traffic.connect_timeout = self.policy.connect_timeout
                 traffic.system = monitor.system
                 traffic.lost = partial(monitor.lost, name)
-                traffic.suspect = partial(_suspect, monitor, name)
+                traffic.suspect = partial(monitor.suspect, name)
                 traffic.in_recovery = partial(self._in_recovery, name)
             known_windows.append(self.policy.sticky_window)
             opening.callback(known_windows.remove, self.policy.sticky_window)
             opening.push_async_callback(monitor.stop)
             await monitor.start()
-            self._home.settle()
+            self.home.settle()
             for name in readers:
                 self._in_recovery(name)
             self._open = opening.pop_all()
@@ -150,8 +150,8 @@ class Nodes:
             NotOpen: the Router is not running, or was opened in another event loop, thread or process.
         """
         monitor, policy = self._monitor or self.monitor, self.policy
-        if asyncio.get_running_loop() is not self._home.loop:
-            raise self._home.elsewhere()
+        if asyncio.get_running_loop() is not self.home.loop:
+            raise self.home.elsewhere()
         view = monitor.view
         demand = intent.plain if seen is None else intent.demand(seen, policy, view)
         chosen = route(view, policy, demand, monitor.clock())
@@ -244,7 +244,3 @@ class Nodes:
                 "their place already (fall_back_limit). Retry when a replica is back, or raise the limit."
             )
         self._fallen_back.add(holder)
-
-
-def _suspect(monitor: Monitor, name: str, _error: str) -> None:
-    monitor.suspect(name)

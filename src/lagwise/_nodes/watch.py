@@ -92,6 +92,10 @@ class Watch:
         if not self._asking:
             self._wake_at(self._started_at + self._gap())
 
+    def expect(self) -> None:
+        """Ask for a newer reading soon, at the slowest of the rates at which sessions wait for one."""
+        self._wake_at(self._started_at + _LONGEST_GAP)
+
     def doubt(self) -> None:
         """Probe over a new connection: a session got none, or timed out, so answers over an older one prove nothing."""
         if not self.prober.doubted:
@@ -176,6 +180,8 @@ class Watch:
         self._wake_at(min(until, wanted))
         if self._board.awaited(self.name):
             self.hurry()
+        elif self._board.expected(self.name):
+            self.expect()
         try:
             await self._sleep
         finally:
