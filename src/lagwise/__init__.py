@@ -34,4 +34,5 @@ __all__ = [
     "Route",
     "Router",
     "RoutingError",
+    "StatementTimeout",
 ]

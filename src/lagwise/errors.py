@@ -63,3 +63,12 @@ class NotCaughtUp(RoutingError, TimeoutError):
     """
 
     __module__ = "lagwise"
+
+
+class StatementTimeout(RoutingError, TimeoutError):
+    """A statement took longer than the `timeout` that its session was opened with; the server has stopped it.
+
+    In a transaction nothing of it is left. A statement that commits by itself may have done so just before.
+    """
+
+    __module__ = "lagwise"

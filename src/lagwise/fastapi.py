@@ -89,6 +89,7 @@ def reads(
     max_staleness: float | None = None,
     primary: bool = False,
     snapshot: bool = False,
+    timeout: float | None = None,
 ) -> params.Depends:
     """A dependency on a read session with a bound of its own, or of a second database.
 
@@ -98,7 +99,9 @@ def reads(
     async def read(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
         maker = _router(db, connection).read
         with _Serving(connection, tasks) as serving:
-            session = for_one_block(maker, max_staleness=max_staleness, primary=primary, snapshot=snapshot)
+            session = for_one_block(
+                maker, max_staleness=max_staleness, primary=primary, snapshot=snapshot, timeout=timeout
+            )
             async with ReadBlock(session):
                 yield session
                 serving.ends(session)
@@ -106,7 +109,7 @@ def reads(
     return _depends(read)
 
 
-def writes(db: Router | None = None, *, sticky: bool = True) -> params.Depends:
+def writes(db: Router | None = None, *, timeout: float | None = None, sticky: bool = True) -> params.Depends:
     """A dependency on a write session: committed before the response starts, rolled back on an error.
 
     `Stamps = Annotated[AsyncSession, writes(sticky=False)]` is for bookkeeping; options as for `db.write`.
@@ -115,7 +118,7 @@ def writes(db: Router | None = None, *, sticky: bool = True) -> params.Depends:
     async def write(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
         maker = _router(db, connection).write
         with _Serving(connection, tasks) as serving:
-            async with WriteBlock(for_one_block(maker, sticky=sticky)) as session:
+            async with WriteBlock(for_one_block(maker, timeout=timeout, sticky=sticky)) as session:
                 yield session
                 serving.ends(session)
 

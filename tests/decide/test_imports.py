@@ -35,7 +35,7 @@ def test_every_public_name_is_there() -> None:
 
     documented = """
         Router Replica Policy Causality CausalToken LSN Route Reason
-        RoutingError NoPrimary NoReplica NotCaughtUp ReadOnly InvalidToken NotOpen
+        RoutingError NoPrimary NoReplica NotCaughtUp ReadOnly StatementTimeout InvalidToken NotOpen
     """
     assert set(documented.split()) == set(lagwise.__all__)
     assert all(hasattr(lagwise, name) for name in lagwise.__all__)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asyncpg.connect_utils import _ClientConfiguration as ClientConfiguration  # type: ignore[import-untyped]
 from asyncpg.connection import Connection as Driver  # type: ignore[import-untyped]
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection as Adapter
 from sqlalchemy.engine import Engine
@@ -34,6 +35,9 @@ NAMES: dict[str, Callable[[Any], object]] = {
     "dispatch.connect.listeners": lambda engine: len(engine.pool.dispatch.connect.listeners) >= 3,
     "registry._collection_to_key": lambda engine: engine.pool.dispatch.connect.ref in registry._collection_to_key,
     "registry._key_to_collection": lambda _: isinstance(registry._key_to_collection, dict),
+    "asyncpg.Connection._config": lambda _: (
+        "_config" in Driver.__slots__ and "command_timeout" in ClientConfiguration._fields
+    ),
     "asyncpg.Connection._pool_release_ctr": lambda _: "_pool_release_ctr" in Driver.__slots__,
     "asyncpg.Connection._stmt_cache_enabled": lambda _: "_stmt_cache_enabled" in Driver.__slots__,
     "asyncpg.Connection._introspect_types": lambda _: iscoroutinefunction(Driver._introspect_types),

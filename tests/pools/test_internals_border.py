@@ -22,8 +22,8 @@ FOREIGN = {
     # SQLAlchemy: sessions
     "_AsyncSessionContextManager", "_deleted", "_new",
     # asyncpg: its connection
-    "_aborted", "_con", "_get_statement", "_introspect_types", "_pool_release_ctr", "_protocol", "_stmt_cache_enabled",
-    "_top_xact", "_transport",
+    "_aborted", "_con", "_config", "_get_statement", "_introspect_types", "_pool_release_ctr", "_protocol",
+    "_stmt_cache_enabled", "_top_xact", "_transport",
 }  # fmt: skip
 
 

@@ -31,6 +31,8 @@ class Intent:
     max_staleness: float | None = None
     primary: bool = False
     snapshot: bool = False
+    timeout: float | None = None
+    """Seconds that each statement may take; None: what the driver is configured to allow."""
     sticky: bool = True
     """Whether what the session commits becomes part of what its client has seen."""
 

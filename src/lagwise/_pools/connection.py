@@ -8,6 +8,7 @@ from lagwise._decide.catalog import Catalog
 from lagwise._decide.effect import Effect
 from lagwise._decide.statement import effects_of
 from lagwise._pools.driver import abandon, driver_of, run_driver
+from lagwise._pools.limited import LimitedConnection
 from lagwise._pools.pooling import Pooling
 from lagwise.errors import ReadOnly, RoutingError
 
@@ -27,7 +28,7 @@ def takes_a_snapshot(statement: str) -> bool:
     return statement.lstrip("( \t\r\n")[:6].lower().startswith(_QUERIES)
 
 
-class PooledConnection(Connection):
+class PooledConnection(LimitedConnection):
     """A connection for reads. It has no transaction until a statement, or the application, asks for one.
 
     It is fenced: its server refuses writes (`default_transaction_read_only`), also after a promotion.
@@ -77,6 +78,8 @@ class PooledConnection(Connection):
         Raises:
             ReadOnly: the statement would lift what keeps a read from writing.
         """
+        if self.limit is not None and self.limited is None:
+            self.restrict(self.limit)
         effect = effects_of(statement, self.engine.traffic.catalog)
         if effect is not Effect.NOTHING:
             self.prepare_for(effect, statement)
@@ -164,6 +167,8 @@ class PooledConnection(Connection):
 
     def close(self) -> None:
         """As `Connection.close`; first undo what statements may have left."""
+        if self.limited is not None:
+            self.lift()
         try:
             if self.engaged or self.touched:
                 self._restore()
@@ -211,6 +216,7 @@ class _Reading(RootTransaction):
     connection: PooledConnection
 
     def close(self) -> None:
+        self.connection.lift()
         try:
             super().close()
         finally:
@@ -218,6 +224,7 @@ class _Reading(RootTransaction):
                 self.connection.disengage()
 
     def rollback(self) -> None:
+        self.connection.lift()
         try:
             super().rollback()
         finally:
@@ -225,6 +232,7 @@ class _Reading(RootTransaction):
                 self.connection.disengage()
 
     def commit(self) -> None:
+        self.connection.lift()
         try:
             super().commit()
         finally:

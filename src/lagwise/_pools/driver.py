@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from lagwise._decide.failure import Failure, classify
 from lagwise._pools import sqlite
 from lagwise._pools.pooling import Pooling
-from lagwise.errors import RoutingError
+from lagwise.errors import RoutingError, StatementTimeout
 
 IS_CLOSED = "lagwise.is_closed"
 """The key in a connection's `info` of the driver's answer to whether it is closed."""
@@ -63,6 +63,8 @@ def judge(error: BaseException | None, *, on_replica: bool) -> Failure:
     """What an exception from SQLAlchemy or the driver means."""
     if isinstance(error, NotConnected):
         return Failure.CONNECT
+    if isinstance(error, StatementTimeout):
+        return Failure.CALLER  # a TimeoutError that says nothing of the node
     original = error.orig if isinstance(error, DBAPIError) else error
     if sqlite.refused(original):
         return Failure.READ_ONLY

@@ -171,6 +171,24 @@ class Lending:
         self._driver._pool_release_ctr = self._before
 
 
+class CallLimit:
+    """A limit, seconds, for each call of asyncpg's connection that has none of its own, until `end()`.
+
+    What `connect(command_timeout=...)` sets for ever; there is no public name to set it for a while.
+    """
+
+    __slots__ = ("_driver", "_usual")
+
+    def __init__(self, driver: Any, seconds: float) -> None:
+        self._driver = driver
+        self._usual = driver._config
+        driver._config = driver._config._replace(command_timeout=seconds)
+
+    def end(self) -> None:
+        """Each call may take again what it might before."""
+        self._driver._config = self._usual
+
+
 def listen_first(target: Any, name: str, listener: Any) -> None:
     """As `event.listen`, before the listeners that are there already."""
     event.listen(target, name, listener, insert=True)

@@ -12,7 +12,7 @@ from sqlalchemy import URL, event, make_url
 from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool
-from sqlalchemy.util.concurrency import greenlet_spawn
+from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
 from lagwise._pools.connection import PooledConnection
 from lagwise._pools.counters import Counters, checked_out
@@ -20,6 +20,7 @@ from lagwise._pools.engine import RoutedEngine
 from lagwise._pools.framed import FramedConnection
 from lagwise._pools.goodbye import say_goodbye
 from lagwise._pools.internals import Twin, pool_like
+from lagwise._pools.limiting import over_limit, stopped
 from lagwise._pools.options import defaults_for, without_isolation
 from lagwise._pools.pooling import Pooling
 from lagwise._pools.setup import Setup
@@ -229,6 +230,11 @@ class Pools:
         engine, connection = context.engine, context.connection
         if isinstance(engine, RoutedEngine) and engine.traffic is self.traffic and connection is not None:
             error = context.sqlalchemy_exception or context.original_exception
+            if (late := over_limit(error, connection, self.name)) is not None:
+                # SQLAlchemy takes every TimeoutError for a connection that is lost.
+                context.is_disconnect = not await_only(stopped(connection))  # type: ignore[arg-type]
+                context.invalidate_pool_on_disconnect = False
+                raise late from context.original_exception
             context.is_disconnect = engine.report_failure(error, connection) or context.is_disconnect
             if (translated := engine.translated(error, connection)) is not None:
                 raise translated from context.original_exception

@@ -78,6 +78,8 @@ class WritingConnection(PooledConnection):
 
         Answers the driver that asks, or None.
         """
+        if self.limited is not None:
+            self.lift()
         pending, self.place, self.asked = self.pending, None, False
         if pending is None:
             return None
@@ -121,11 +123,13 @@ class _Announced(RootTransaction):
 
     def rollback(self) -> None:
         open_until_now = self.is_active
+        cast("WritingConnection", self.connection).lift()
         super().rollback()
         self._ended(open_until_now)
 
     def close(self) -> None:
         open_until_now = self.is_active
+        cast("WritingConnection", self.connection).lift()
         super().close()
         self._ended(open_until_now)
 

@@ -14,6 +14,7 @@ from lagwise._decide.statement import effects_of
 from lagwise._pools.connection import IN_TRANSACTION, PooledConnection, takes_a_snapshot
 from lagwise._pools.driver import abandon, driver_of, execute_alone
 from lagwise._pools.internals import Lending
+from lagwise._pools.limiting import over_limit, stopped
 from lagwise._pools.writing import WritingConnection
 from lagwise._sessions.connection import ConnectionRouting
 from lagwise._sessions.lease import Lease
@@ -83,6 +84,8 @@ class DriverRouting(ConnectionRouting):
         """Run one of the driver's methods on this text. Raises what `prepare_for()` and the driver raise."""
         connection = self.connection
         await self.prepare_for(query)
+        if (limit := self.lease.intent.timeout) is not None:
+            connection.restrict(kw.get("timeout") or limit)
         run = getattr(driver_of(connection), name)
         if connection.unsure and name == "execute" and not args and self.frames_transactions:
             run = partial(execute_alone, driver_of(connection))
@@ -143,6 +146,8 @@ class DriverRouting(ConnectionRouting):
 
     async def settle_up(self, connection: Connection) -> None:
         """Roll back an open transaction, and close a connection that cannot be cleaned."""
+        if isinstance(connection, PooledConnection):
+            connection.lift()
         self._look_for_commit(connection)
         transaction, self.transaction = self.transaction, None
         try:
@@ -221,6 +226,10 @@ class DriverRouting(ConnectionRouting):
         try:
             return await call()
         except Exception as error:
+            if isinstance(connection, PooledConnection) and (late := over_limit(error, connection, self.lease.node)):
+                if not await stopped(connection):
+                    self.spoilt = True
+                raise late from error
             engine = self.lease.engine
             assert engine is not None
             if engine.report_failure(error, connection):

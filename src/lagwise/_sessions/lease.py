@@ -150,6 +150,8 @@ class Lease:
     def take(self, connection: PooledConnection) -> None:
         """Use this connection; begin what the application asked for."""
         self.connection = connection
+        if self.intent.timeout is not None:
+            connection.restrict(self.intent.timeout)
         if isinstance(connection, WritingConnection):
             if self.seen is not None and self.intent.sticky:
                 if self.commit is not None:

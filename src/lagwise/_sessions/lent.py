@@ -82,6 +82,8 @@ class LentConnection:
                 routing.connection.touched = True
             if name == "prepare":
                 routing.lease.held = True
+            if (limit := routing.lease.intent.timeout) is not None:
+                routing.connection.restrict(kw.get("timeout") or limit)
             run = getattr(driver_of(routing.connection), name)
             return await routing.translating_errors(partial(run, *args, **kw), routing.connection)
 

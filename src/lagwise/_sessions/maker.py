@@ -13,6 +13,7 @@ from lagwise._nodes.intent import Intent
 from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.nodes import Nodes
 from lagwise._pools.internals import SessionBlock, has_pending
+from lagwise._pools.limiting import checked
 from lagwise._sessions.classes import routed
 from lagwise._sessions.core import RoutedConnection
 from lagwise._sessions.driver_connection import DriverBlock
@@ -29,6 +30,7 @@ class ReadOptions(TypedDict, total=False):
     max_staleness: float | None
     primary: bool
     snapshot: bool
+    timeout: float | None
 
 
 class SessionOptions(ReadOptions, total=False):
@@ -101,6 +103,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         max_staleness: float | None = None,
         primary: bool = False,
         snapshot: bool = False,
+        timeout: float | None = None,
         sticky: bool = True,
         **local_kw: Any,
     ) -> AsyncSession:
@@ -110,6 +113,8 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
             max_staleness: how stale this read may be, seconds; never more than the policy's `max_lag`.
             primary: read from the primary, still read-only.
             snapshot: one REPEATABLE READ snapshot for the whole session.
+            timeout: how long each statement may take, seconds; the server stops one that takes longer. Not counted: the
+                wait for a connection, COMMIT and ROLLBACK. In a stream it is the limit of each batch.
             sticky: whether what this session commits must be seen by its client's later reads. False is for
                 bookkeeping (a last-seen stamp, a counter, an audit row): no token is made, and the client reads as if
                 it had not written. A session that writes both kinds stays sticky.
@@ -118,11 +123,14 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
 
         Raises:
             NotOpen: the Router is not running.
-            ValueError: `max_staleness` is negative, reading options are given to `db.write`, or `sticky` to `db.read`.
+            ValueError: `max_staleness` is negative, `timeout` not above 0, reading options are given to `db.write`, or
+                `sticky` to `db.read`.
         """
         nodes, intent = self._nodes, self._plain
-        if max_staleness is not None or primary or snapshot or not sticky:
-            intent = self._intent(max_staleness=max_staleness, primary=primary, snapshot=snapshot, sticky=sticky)
+        if max_staleness is not None or primary or snapshot or timeout is not None or not sticky:
+            intent = self._intent(
+                max_staleness=max_staleness, primary=primary, snapshot=snapshot, timeout=timeout, sticky=sticky
+            )
         bind = nodes.engine_to_show()
         if self._own_binds or (local_kw and _binds(local_kw)):
             session = super().__call__(**local_kw)
@@ -174,7 +182,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
             )
         return DriverBlock(lease)
 
-    def _lease(self, options: SessionOptions) -> Lease:
+    def _lease(self, options: Mapping[str, Any]) -> Lease:
         intent = self._intent(**options) if options else self._plain
         return Lease(self._nodes, self._ledger, intent, current(), {})
 
@@ -184,19 +192,21 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         max_staleness: float | None = None,
         primary: bool = False,
         snapshot: bool = False,
+        timeout: float | None = None,
         sticky: bool = True,
     ) -> Intent:
+        timeout = checked(timeout)
         if self._write:
             if max_staleness is not None or primary or snapshot:
                 raise ValueError(
                     "max_staleness, primary and snapshot are for db.read; a write session is on the primary"
                 )
-            return Intent(write=True, sticky=sticky)
+            return Intent(write=True, timeout=timeout, sticky=sticky)
         if not sticky:
             raise ValueError("sticky is for db.write; a read makes no client sticky")
         if max_staleness is not None and not max_staleness >= 0:
             raise ValueError(f"max_staleness must be at least 0 seconds, not {max_staleness!r}")
-        return Intent(write=False, max_staleness=max_staleness, primary=primary, snapshot=snapshot)
+        return Intent(write=False, max_staleness=max_staleness, primary=primary, snapshot=snapshot, timeout=timeout)
 
 
 def for_one_block(maker: RoutingSessionMaker, **options: Any) -> AsyncSession:
