@@ -1,6 +1,7 @@
 """The Router: knows the nodes, watches them while it is open, and opens sessions on them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from lagwise._nodes.nodes import Nodes
 from lagwise._pools.pooling import Mode, pooling_of
 from lagwise._pools.pools import Pools
 from lagwise._pools.targets import Replica, Target, pools_of
+from lagwise._sessions.joined import one_transaction
 from lagwise._sessions.maker import RoutingSessionMaker
 from lagwise.policy import Policy
 
@@ -123,6 +125,13 @@ class Router:
         self._nodes.home.require()
         return await caught_up(monitor, self.policy, token, timeout)
 
+    def one_transaction(self) -> AbstractAsyncContextManager[None]:
+        """What `lagwise.testing.rolled_back(db)` enters: all sessions share one transaction, rolled back at the end.
+
+        Not for use in production: sessions wait for each other, and nothing is ever committed.
+        """
+        return one_transaction(self._nodes, (self.read, self.write))
+
     def serves(self, *, write: bool) -> bool:
         """Whether a write, or a read without a token, would be served now; from memory. Raises `NotOpen`."""
         return self._nodes.serves(write=write)
@@ -139,5 +148,4 @@ class Router:
     def __repr__(self) -> str:
         if not self._nodes.is_open:
             return f"<Router closed, nodes {', '.join(self.pools)}>"
-        monitor = self._nodes.monitor
-        return f"<Router {monitor.view.described(monitor.clock(), self.policy.max_lag)}>"
+        return f"<Router {self._nodes.monitor.scenario}>"

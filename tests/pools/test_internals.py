@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable
 from inspect import iscoroutinefunction, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from asyncpg.connect_utils import _ClientConfiguration as ClientConfiguration  # type: ignore[import-untyped]
 from asyncpg.connection import Connection as Driver  # type: ignore[import-untyped]
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection as Adapter
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.event import registry
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -38,6 +38,9 @@ NAMES: dict[str, Callable[[Any], object]] = {
     "asyncpg.Connection._config": lambda _: (
         "_config" in Driver.__slots__ and "command_timeout" in ClientConfiguration._fields
     ),
+    "Connection._close_special": lambda engine: Connection(
+        engine, cast("Any", internals.SharedConnection(None, print))
+    ).close(),
     "asyncpg.Connection._pool_release_ctr": lambda _: "_pool_release_ctr" in Driver.__slots__,
     "asyncpg.Connection._stmt_cache_enabled": lambda _: "_stmt_cache_enabled" in Driver.__slots__,
     "asyncpg.Connection._introspect_types": lambda _: iscoroutinefunction(Driver._introspect_types),

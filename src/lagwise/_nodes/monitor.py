@@ -73,6 +73,11 @@ class Monitor(Board):
                 say(logging.WARNING, "monitor-abandoned", seconds=self._policy.close_timeout)
 
     @property
+    def scenario(self) -> str:
+        """How the nodes stand now, in a line; no address is in it."""
+        return self.view.described(self.clock(), self._policy.max_lag)
+
+    @property
     def stopped(self) -> bool:
         """Whether `stop()` was called."""
         return self._stopped

@@ -47,6 +47,9 @@ class PooledConnection(LimitedConnection):
     failed = False
     """Whether a statement has failed in it."""
 
+    shared = failed = False
+    """Whether other sessions use the driver's connection in turn, all in one transaction; whether a part has failed."""
+
     task: object = None
     """The task that took it from its pool, the request that the task serves, and the time: monotonic seconds."""
     request: object = None

@@ -4,7 +4,7 @@ Both are bounded from above in pyproject.toml; tests/pools/test_internals.py fai
 """
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -187,6 +187,32 @@ class CallLimit:
     def end(self) -> None:
         """Each call may take again what it might before."""
         self._driver._config = self._usual
+
+
+class SharedConnection:
+    """A connection from a pool that several of SQLAlchemy's Connections use in turn; none of them gives it back.
+
+    Each ends its use by `close()`, or by `_close_special()`, which has no public name.
+    """
+
+    def __init__(self, pooled: Any, lost: Callable[[], None]) -> None:
+        self._pooled = pooled
+        self._lost = lost
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pooled, name)
+
+    def close(self) -> None:
+        """The use is over."""
+
+    def _close_special(self, transaction_reset: bool = False) -> None:
+        """The use is over."""
+
+    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        """It is lost for all."""
+        self._lost()
+        if self._pooled.is_valid:
+            self._pooled.invalidate(e, soft=soft)
 
 
 def listen_first(target: Any, name: str, listener: Any) -> None:

@@ -58,5 +58,5 @@ async def stopped(connection: PooledConnection) -> bool:
             raise
         return False
     # A reset undoes whatever the statement has done until then.
-    connection.touched = True
+    connection.touched = connection.failed = True
     return True

@@ -123,13 +123,13 @@ class _Announced(RootTransaction):
 
     def rollback(self) -> None:
         open_until_now = self.is_active
-        cast("WritingConnection", self.connection).lift()
+        self.connection.lift()  # type: ignore[attr-defined]
         super().rollback()
         self._ended(open_until_now)
 
     def close(self) -> None:
         open_until_now = self.is_active
-        cast("WritingConnection", self.connection).lift()
+        self.connection.lift()  # type: ignore[attr-defined]
         super().close()
         self._ended(open_until_now)
 

@@ -65,7 +65,7 @@ class ConnectionRouting:
     def let_go(self) -> None:
         """End the caller's use of the connection of the moment, in which there is nothing."""
 
-    async def settle_up(self, connection: Connection) -> None:
+    async def settle_up(self, connection: PooledConnection) -> None:
         """Prepare each connection before it goes back to its pool, whatever is in it."""
         self.let_go()
 

@@ -6,7 +6,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy.engine import Connection
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from lagwise._decide.effect import Effect
@@ -14,6 +13,7 @@ from lagwise._decide.statement import effects_of
 from lagwise._pools.connection import IN_TRANSACTION, PooledConnection, takes_a_snapshot
 from lagwise._pools.driver import abandon, driver_of, execute_alone
 from lagwise._pools.internals import Lending
+from lagwise._pools.joined_connections import JoinedReading
 from lagwise._pools.limiting import over_limit, stopped
 from lagwise._pools.writing import WritingConnection
 from lagwise._sessions.connection import ConnectionRouting
@@ -33,6 +33,8 @@ class DriverRouting(ConnectionRouting):
     """Whether the driver was changed in ways that cannot be undone: codecs, listeners."""
     frames = False
     """Whether the transaction is that of one statement: nothing has asked for it."""
+    blocks = 0
+    """How many transactions of the caller's are open."""
     _lending: Lending | None = None
 
     def __init__(self, lease: Lease) -> None:
@@ -46,7 +48,7 @@ class DriverRouting(ConnectionRouting):
         lease = self.lease
         if lease.held or lease.transactional:
             return True
-        return lease.connection is not None and self.transaction is None and _in_transaction(lease.connection)
+        return lease.connection is not None and self.transaction is None and self._left_open(lease.connection)
 
     @property
     def pinned(self) -> bool:
@@ -75,7 +77,13 @@ class DriverRouting(ConnectionRouting):
             reads = self.lease.intent.snapshot
             await self._begin(connection, isolation="repeatable_read" if reads else None, readonly=reads)
 
-    async def _begin(self, connection: Connection, *, isolation: str | None, readonly: bool) -> None:
+    def _left_open(self, connection: PooledConnection) -> bool:
+        """Whether the caller has begun a transaction and not ended it."""
+        return self.blocks > 0 if connection.shared else _in_transaction(connection)
+
+    async def _begin(self, connection: PooledConnection, *, isolation: str | None, readonly: bool) -> None:
+        if connection.shared:  # a savepoint, which cannot have a level of its own
+            isolation = None
         transaction = driver_of(connection).transaction(isolation=isolation, readonly=readonly)
         await self.translating_errors(transaction.start, connection)
         self.transaction = transaction
@@ -101,6 +109,8 @@ class DriverRouting(ConnectionRouting):
         if isinstance(connection, WritingConnection):
             connection.note(statement)
             return
+        if isinstance(connection, JoinedReading):
+            await connection.mend()
         framed = connection.engine.pooling.framed
         effect = effects_of(statement, connection.catalog)
         if not (effect or framed):
@@ -144,10 +154,9 @@ class DriverRouting(ConnectionRouting):
                 abandon(connection)
                 raise
 
-    async def settle_up(self, connection: Connection) -> None:
+    async def settle_up(self, connection: PooledConnection) -> None:
         """Roll back an open transaction, and close a connection that cannot be cleaned."""
-        if isinstance(connection, PooledConnection):
-            connection.lift()
+        connection.lift()
         self._look_for_commit(connection)
         transaction, self.transaction = self.transaction, None
         try:
@@ -156,7 +165,7 @@ class DriverRouting(ConnectionRouting):
             elif transaction is not None:
                 async with asyncio.timeout(_GOODBYE):
                     await transaction.rollback()
-            elif _in_transaction(connection):
+            elif _in_transaction(connection) and not connection.shared:
                 self.spoilt = True  # the caller's own, left open: the driver keeps count of it
         except TimeoutError:
             abandon(connection)  # the server ends a transaction when its connection breaks
@@ -180,7 +189,8 @@ class DriverRouting(ConnectionRouting):
         """
         self.lease.held = True
         self.confirm_current()
-        self.spoilt = self.spoilt or spoil
+        of = self.connection if self.connection.shared else self
+        of.spoilt = of.spoilt or spoil
         if not self.lease.intent.write:
             self.connection.touched = True
         self.lease.note_read()
@@ -221,12 +231,12 @@ class DriverRouting(ConnectionRouting):
         if commit is not None and not commit.placed():
             await commit.settle()
 
-    async def translating_errors(self, call: Callable[[], Awaitable[T]], connection: Connection) -> T:
+    async def translating_errors(self, call: Callable[[], Awaitable[T]], connection: PooledConnection) -> T:
         """Await `call()`; report its failure to the node, and name it to the caller in lagwise's words."""
         try:
             return await call()
         except Exception as error:
-            if isinstance(connection, PooledConnection) and (late := over_limit(error, connection, self.lease.node)):
+            if (late := over_limit(error, connection, self.lease.node)) is not None:
                 if not await stopped(connection):
                     self.spoilt = True
                 raise late from error
@@ -245,7 +255,7 @@ class DriverRouting(ConnectionRouting):
         finally:
             self._look_for_commit(connection)
 
-    def _look_for_commit(self, connection: Connection) -> None:
+    def _look_for_commit(self, connection: PooledConnection) -> None:
         """Put the client in doubt when the caller has ended the transaction by hand: that may have been a COMMIT."""
         if not isinstance(connection, WritingConnection) or self.transaction is None:
             return
@@ -254,6 +264,6 @@ class DriverRouting(ConnectionRouting):
             connection.announce()
 
 
-def _in_transaction(connection: Connection) -> bool:
+def _in_transaction(connection: PooledConnection) -> bool:
     driver = driver_of(connection)
     return not driver.is_closed() and driver.is_in_transaction()  # a closed one raises

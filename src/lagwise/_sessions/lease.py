@@ -174,8 +174,7 @@ class Lease:
 
     def put_down(self) -> None:
         """The connection went back to its pool."""
-        self.connection = None
-        self.held = False
+        self.connection, self.held = None, False
 
     def note_read(self) -> None:
         """Note that something is returned to the caller from here on."""
@@ -216,11 +215,10 @@ class Lease:
     def drop_if_lost(self, error: Exception) -> bool:
         """Drop the connection if this error shows that it is lost; answers whether it is."""
         stay = self.stay
-        if judge(error, on_replica=stay is not None and stay.route.on_replica) is not Failure.LOST:
-            return False
-        if self.connection is not None:
+        lost = judge(error, on_replica=stay is not None and stay.route.on_replica) is Failure.LOST
+        if lost and self.connection is not None:
             abandon(self.connection)
-        return True
+        return lost
 
     @property
     def remembers(self) -> bool:

@@ -146,6 +146,7 @@ class _TransactionOfTheCallers:
             self._own = driver.transaction(*args, **kw)
         how = "start" if self._framed else how
         await routing.translating_errors(getattr(self._own, how), routing.connection)
+        routing.blocks += 1
 
     async def __aexit__(self, *error: Any) -> None:
         await self._end("__aexit__", *error)
@@ -161,6 +162,7 @@ class _TransactionOfTheCallers:
     async def _end(self, how: str, *error: Any) -> None:
         if self._own is None:
             raise InterfaceError(f"cannot use {how}: the transaction is not yet started")
+        self._routing.blocks -= 1
         how, error = ("rollback", ()) if self._framed else (how, error)
         try:
             await getattr(self._own, how)(*error)

@@ -1,6 +1,6 @@
 """`db.read` and `db.write`: the session makers, their blocks, and their connections without a session."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
@@ -13,6 +13,7 @@ from lagwise._nodes.intent import Intent
 from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.nodes import Nodes
 from lagwise._pools.internals import SessionBlock, has_pending
+from lagwise._pools.joined import Joined
 from lagwise._pools.limiting import checked
 from lagwise._sessions.classes import routed
 from lagwise._sessions.core import RoutedConnection
@@ -91,6 +92,13 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         self._write = write
         self._plain = Intent(write=write)
         self._own_binds = False
+        self._lease_of: Callable[..., Lease] = Lease
+        self.joined: Joined | None = None
+        """The connection that all sessions share at present, in a test."""
+
+    def join(self, joined: Joined | None, lease_of: Callable[..., Lease]) -> None:
+        """Let sessions share this connection from here on, by such leases; None: as usual."""
+        self.joined, self._lease_of = joined, lease_of
 
     def configure(self, **new_kw: Any) -> None:
         """As `async_sessionmaker.configure`; with a `bind` or `binds`, later sessions are not routed."""
@@ -138,7 +146,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
             return session
         session = super().__call__(bind=bind, **local_kw)
         sync: RoutingSession = session.sync_session  # type: ignore[assignment]
-        sync.lease = Lease(nodes, self._ledger, intent, current(), session.info)
+        sync.lease = self._lease_of(nodes, self._ledger, intent, current(), session.info)
         return session
 
     def begin(self, **options: Unpack[SessionOptions]) -> SessionBlock:
@@ -184,7 +192,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
 
     def _lease(self, options: Mapping[str, Any]) -> Lease:
         intent = self._intent(**options) if options else self._plain
-        return Lease(self._nodes, self._ledger, intent, current(), {})
+        return self._lease_of(self._nodes, self._ledger, intent, current(), {})
 
     def _intent(
         self,

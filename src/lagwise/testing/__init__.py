@@ -8,5 +8,15 @@ from lagwise.testing.errors import BinariesNotFound, ClusterError
 from lagwise.testing.gates import wait_until
 from lagwise.testing.node import Node
 from lagwise.testing.proxy import Proxy
+from lagwise.testing.rolling_back import rolled_back
 
-__all__ = ["Binaries", "BinariesNotFound", "Cluster", "ClusterError", "Node", "Proxy", "wait_until"]
+__all__ = [
+    "Binaries",
+    "BinariesNotFound",
+    "Cluster",
+    "ClusterError",
+    "Node",
+    "Proxy",
+    "rolled_back",
+    "wait_until",
+]
