@@ -9,6 +9,7 @@ from lagwise.testing.gates import wait_until
 from lagwise.testing.node import Node
 from lagwise.testing.proxy import Proxy
 from lagwise.testing.rolling_back import rolled_back
+from lagwise.testing.routes import assert_route
 
 __all__ = [
     "Binaries",
@@ -17,6 +18,7 @@ __all__ = [
     "ClusterError",
     "Node",
     "Proxy",
+    "assert_route",
     "rolled_back",
     "wait_until",
 ]
