@@ -64,11 +64,6 @@ class Lease:
         """The name of the chosen node; empty before there is one."""
         return (self.stay.route.node if self.stay is not None else None) or ""
 
-    @property
-    def scenario(self) -> str:
-        """How the nodes stand now, in a line; empty while the Router is closed."""
-        return self.nodes.monitor.scenario if self.nodes.is_open else ""
-
     def __repr__(self) -> str:
         where = str(self.stay.route) if self.stay is not None else "nowhere yet"
         return f"<Lease {'write' if self.intent.write else 'read'} {self.phase.name.lower()} {where}>"

@@ -23,6 +23,5 @@ def assert_route(session: object, *, node: str | None = None, reason: str | None
 
 
 def _scenario(session: Any) -> str:
-    lease = getattr(getattr(session, "sync_session", session), "lease", None)
-    scenario = getattr(lease, "scenario", "")
-    return f"\n  {scenario}" if scenario else ""
+    nodes = getattr(getattr(getattr(session, "sync_session", session), "lease", None), "nodes", None)
+    return f"\n  {nodes.monitor.scenario}" if nodes is not None and nodes.is_open else ""
