@@ -38,6 +38,8 @@ Fresh = Annotated[AsyncSession, reads(max_staleness=1.0)]
 Strong = Annotated[AsyncSession, reads(primary=True)]
 Snapshot = Annotated[AsyncSession, reads(db, snapshot=True)]
 Billing = Annotated[AsyncSession, writes(billing)]
+Quick = Annotated[AsyncSession, reads(timeout=0.5)]
+Stamps = Annotated[AsyncSession, writes(timeout=1, sticky=False)]
 
 
 @asynccontextmanager
@@ -94,6 +96,13 @@ async def several(fresh: Fresh, strong: Strong, snapshot: Snapshot, other: Billi
     assert_type(strong, AsyncSession)
     assert_type(snapshot, AsyncSession)
     assert_type(other, AsyncSession)
+
+
+@app.get("/stamped")
+async def stamped(quick: Quick, stamps: Stamps) -> None:
+    """Likewise with a limit, and for bookkeeping."""
+    assert_type(quick, AsyncSession)
+    assert_type(stamps, AsyncSession)
 
 
 @app.get("/inline")

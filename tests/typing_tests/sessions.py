@@ -15,6 +15,7 @@ from lagwise import (
     InvalidToken,
     NoPrimary,
     NoReplica,
+    NotCaughtUp,
     NotOpen,
     Policy,
     ReadOnly,
@@ -23,6 +24,7 @@ from lagwise import (
     Route,
     Router,
     RoutingError,
+    StatementTimeout,
 )
 
 URL_TEXT = "postgresql+asyncpg://app@localhost/app"
@@ -35,6 +37,18 @@ class Base(DeclarativeBase):
 class Item(Base):
     __tablename__ = "item"
     id: Mapped[int] = mapped_column(primary_key=True)
+
+
+async def waits(db: Router) -> None:
+    """What a deployment waits for, and the limits of statements."""
+    token = await db.caught_up(timeout=5)
+    assert_type(token, CausalToken)
+    assert_type(await db.caught_up(str(token)), CausalToken)
+    async with db.read.begin(timeout=0.5) as reading, db.write.begin(sticky=False) as writing:
+        assert_type(reading, AsyncSession)
+        assert_type(writing, AsyncSession)
+    times: list[type[TimeoutError]] = [NotCaughtUp, StatementTimeout]
+    assert_type(times[0], type[TimeoutError])
 
 
 def constructions() -> None:
