@@ -50,6 +50,12 @@ async def test_all_doors_share_what_is_written_and_it_is_gone_afterwards(cluster
         assert await committed(cluster, "shared") == 0
     async with db.read(primary=True) as session:
         assert await count(session, "shared") == 0
+    async with db.write() as session:  # on the connection that the block has given back, after a read
+        session.add(Item(name="never committed"))
+        await session.flush()
+        assert session.in_transaction()
+        await session.rollback()
+    assert await committed(cluster, "never committed") == 0
     await write(db, "committed as usual")
     assert await committed(cluster, "committed as usual") == 1
     await cluster.primary.execute("DELETE FROM item WHERE name = 'committed as usual'")

@@ -15,6 +15,7 @@ from lagwise._pools.driver import driver_of, is_closed
 from lagwise._pools.engine import RoutedEngine
 from lagwise._pools.internals import SharedConnection
 from lagwise._pools.joined_connections import JoinedReading, JoinedWriting
+from lagwise._pools.pooling import Pooling
 from lagwise._pools.pools import Pools
 from lagwise._pools.turns import Turns
 from lagwise.errors import RoutingError
@@ -36,12 +37,16 @@ class Joined:
         """Whether a session has changed the driver in ways that cannot be undone."""
         self._connection = connection
         self._driver = driver_of(connection)
+        self.pooling = Pooling()
+        """One transaction keeps its server process, also where a pooler is in between."""
         adapter: Any = connection.connection.dbapi_connection
-        self._isolation: str | None = adapter.isolation_level
+        self._usual: str | None = adapter.isolation_level
+        # Under AUTOCOMMIT a session could not roll back, and a statement that fails would fail the transaction of all.
+        self.isolation = None if self._usual == "autocommit" else self._usual
         self._turn = asyncio.Lock()
         self._holder: object = None
         self._ended = self._lost = False
-        self._savepoints: list[Any] = [self._driver.transaction(isolation=self._isolation)]
+        self._savepoints: list[Any] = [self._driver.transaction(isolation=self.isolation)]
         shared = SharedConnection(connection.connection, self._lose)
         self.reads = JoinedEngine(self, shared, pools.reads, JoinedReading)
         self.writes = JoinedEngine(self, shared, pools.writes, JoinedWriting)
@@ -91,6 +96,7 @@ class Joined:
                 await greenlet_spawn(self._connection.invalidate)
             else:
                 await self._savepoints[0].rollback()
+                self.as_for_writes(self._connection, self._usual)
                 self._connection.touched, self._connection.spoilt = True, self.spoilt
         finally:
             await greenlet_spawn(self._connection.close)
@@ -134,10 +140,10 @@ class Joined:
         if not self._driver.is_closed():
             await self._driver.execute(sql)
 
-    def as_for_writes(self, connection: Connection) -> None:
-        """Let SQLAlchemy begin a transaction with the next statement."""
+    def as_for_writes(self, connection: Connection, level: str | None) -> None:
+        """Let SQLAlchemy begin a transaction of this level with the next statement; a read has changed that."""
         adapter: Any = connection.connection.dbapi_connection
-        adapter.isolation_level, adapter.readonly = self._isolation, False
+        adapter.isolation_level, adapter.readonly = level, False
 
     def _require_usable(self) -> None:
         if self._ended:
@@ -160,6 +166,7 @@ class JoinedEngine(RoutedEngine):
         # Not as an engine that reads: the monitor cuts those off, and none of its sessions can go elsewhere.
         super().__init__(base.base, base.traffic, Counters(), Turns(), base.setup, kind=PooledConnection, reads=False)
         self.reads = self.fenced = base.reads
+        self.pooling = joined.pooling
         self.joined = joined
         self._joined_kind = partial(kind, self, cast("Any", shared))
 

@@ -10,7 +10,6 @@ from sqlalchemy.util.concurrency import await_only, in_greenlet
 from lagwise._decide.effect import Effect
 from lagwise._pools.connection import PooledConnection
 from lagwise._pools.driver import run_driver
-from lagwise._pools.setup import autocommit, restoration
 from lagwise._pools.writing import WritingConnection
 from lagwise.errors import RoutingError
 
@@ -32,7 +31,7 @@ class JoinedReading(PooledConnection):
 
     def enter(self) -> None:
         """Begin."""
-        autocommit(self.dialect, self.connection.dbapi_connection)
+        self.joined.pooling.settle(self.dialect, self.connection.dbapi_connection)
         await_only(self.joined.run(_ENTER))
 
     def note(self, statement: str) -> None:
@@ -94,7 +93,7 @@ class JoinedWriting(WritingConnection):
 
     def enter(self) -> None:
         """Begin."""
-        self.joined.as_for_writes(self)
+        self.joined.as_for_writes(self, self.joined.isolation)
 
     def prepare_for(self, effect: Effect, statement: str) -> None:
         """Remember what the statement leaves. Raises `RoutingError` where it would end the transaction of all."""
@@ -121,7 +120,7 @@ class JoinedWriting(WritingConnection):
 
     def reset(self) -> None:
         """Undo what statements have set, inside the transaction."""
-        script = restoration(self.info)
+        script = self.joined.pooling.restoration(self.info)
         if script is not None:
             with suppress(asyncpg.PostgresError):
                 run_driver(self, f"SAVEPOINT lagwise_reset; {script}; RELEASE SAVEPOINT lagwise_reset")
