@@ -1,10 +1,9 @@
 """The routing of the driver's own connection: its transactions are the driver's, unknown to SQLAlchemy."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy.util.concurrency import greenlet_spawn
 
@@ -14,27 +13,19 @@ from lagwise._pools.connection import IN_TRANSACTION, PooledConnection, takes_a_
 from lagwise._pools.driver import abandon, driver_of, execute_alone
 from lagwise._pools.internals import Lending
 from lagwise._pools.joined_connections import JoinedReading
-from lagwise._pools.limiting import over_limit, stopped
 from lagwise._pools.writing import WritingConnection
-from lagwise._sessions.connection import ConnectionRouting
+from lagwise._sessions.driver_transaction import DriverTransaction, in_transaction
 from lagwise._sessions.lease import Lease
 
 # How long a ROLLBACK may take, seconds, before its connection is given up: as long as SQLAlchemy waits for one.
 _GOODBYE = 2.0
-T = TypeVar("T")
 
 
-class DriverRouting(ConnectionRouting):
+class DriverRouting(DriverTransaction):
     """Keeps the promises of a session for a caller who holds asyncpg's own connection."""
 
-    transaction: Any = None
-    """The transaction of the routing itself, or None: the caller's transactions are savepoints in it."""
-    spoilt = False
-    """Whether the driver was changed in ways that cannot be undone: codecs, listeners."""
     frames = False
     """Whether the transaction is that of one statement: nothing has asked for it."""
-    blocks = 0
-    """How many transactions of the caller's are open."""
     _lending: Lending | None = None
 
     def __init__(self, lease: Lease) -> None:
@@ -48,7 +39,7 @@ class DriverRouting(ConnectionRouting):
         lease = self.lease
         if lease.held or lease.transactional:
             return True
-        return lease.connection is not None and self.transaction is None and self._left_open(lease.connection)
+        return lease.connection is not None and self.transaction is None and self.left_open(lease.connection)
 
     @property
     def pinned(self) -> bool:
@@ -75,18 +66,7 @@ class DriverRouting(ConnectionRouting):
         self._lending = Lending(driver_of(connection))
         if self.begins:
             reads = self.lease.intent.snapshot
-            await self._begin(connection, isolation="repeatable_read" if reads else None, readonly=reads)
-
-    def _left_open(self, connection: PooledConnection) -> bool:
-        """Whether the caller has begun a transaction and not ended it."""
-        return self.blocks > 0 if connection.shared else _in_transaction(connection)
-
-    async def _begin(self, connection: PooledConnection, *, isolation: str | None, readonly: bool) -> None:
-        if connection.shared:  # a savepoint, which cannot have a level of its own
-            isolation = None
-        transaction = driver_of(connection).transaction(isolation=isolation, readonly=readonly)
-        await self.translating_errors(transaction.start, connection)
-        self.transaction = transaction
+            await self.begin_transaction(connection, isolation="repeatable_read" if reads else None, readonly=reads)
 
     async def run_text(self, name: str, query: str, *args: Any, **kw: Any) -> Any:
         """Run one of the driver's methods on this text. Raises what `prepare_for()` and the driver raise."""
@@ -117,8 +97,8 @@ class DriverRouting(ConnectionRouting):
             return
         self._heed(effect, connection)
         asked = bool(effect & IN_TRANSACTION)
-        if (asked or framed) and self.transaction is None and not _in_transaction(connection):
-            await self._begin(connection, isolation="read_committed", readonly=True)
+        if (asked or framed) and self.transaction is None and not in_transaction(connection):
+            await self.begin_transaction(connection, isolation="read_committed", readonly=True)
             self.frames = not asked
         self.frames = self.frames and not asked
         if connection.unsure and not takes_a_snapshot(statement):
@@ -147,9 +127,9 @@ class DriverRouting(ConnectionRouting):
         connection = self.lease.connection
         if connection is None or not connection.unsure or self.lease.intent.write:
             return
-        if self.transaction is None and not driver_of(connection).is_closed() and not _in_transaction(connection):
+        if self.transaction is None and not driver_of(connection).is_closed() and not in_transaction(connection):
             try:
-                await self._begin(connection, isolation="read_committed", readonly=True)
+                await self.begin_transaction(connection, isolation="read_committed", readonly=True)
             except BaseException:
                 abandon(connection)
                 raise
@@ -165,7 +145,7 @@ class DriverRouting(ConnectionRouting):
             elif transaction is not None:
                 async with asyncio.timeout(_GOODBYE):
                     await transaction.rollback()
-            elif _in_transaction(connection) and not connection.shared:
+            elif in_transaction(connection) and not connection.shared:
                 self.spoilt = True  # the caller's own, left open: the driver keeps count of it
         except TimeoutError:
             abandon(connection)  # the server ends a transaction when its connection breaks
@@ -209,61 +189,3 @@ class DriverRouting(ConnectionRouting):
             transaction, self.transaction, self.frames = self.transaction, None, False
             with suppress(Exception):  # of a connection that is gone; the caller hears of the statement
                 await transaction.rollback()
-
-    async def commit(self) -> None:
-        """COMMIT, and note the outcome for the client: the position, refused, or in doubt."""
-        connection = self.lease.connection
-        if connection is None:
-            return  # nothing was run
-        assert isinstance(connection, WritingConnection)
-        asked = connection.send_commit()
-        transaction, self.transaction = self.transaction, None
-        try:
-            await self.translating_errors(transaction.commit, connection)
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                abandon(connection)  # its state is unknown
-            connection.commit_failed(error.__cause__ or error)
-            raise
-        finally:
-            connection.hear_place(asked)
-        commit = self.lease.commit
-        if commit is not None and not commit.placed():
-            await commit.settle()
-
-    async def translating_errors(self, call: Callable[[], Awaitable[T]], connection: PooledConnection) -> T:
-        """Await `call()`; report its failure to the node, and name it to the caller in lagwise's words."""
-        try:
-            return await call()
-        except Exception as error:
-            if (late := over_limit(error, connection, self.lease.node)) is not None:
-                if not await stopped(connection):
-                    self.spoilt = True
-                raise late from error
-            engine = self.lease.engine
-            assert engine is not None
-            if engine.report_failure(error, connection):
-                self.spoilt = True
-            if (translated := engine.translated(error, connection)) is not None:
-                raise translated from error
-            raise
-        except BaseException:
-            # A statement cut off between its Parse and its Execute message leaves the server in a transaction that
-            # the driver does not know of.
-            self.spoilt = True
-            raise
-        finally:
-            self._look_for_commit(connection)
-
-    def _look_for_commit(self, connection: PooledConnection) -> None:
-        """Put the client in doubt when the caller has ended the transaction by hand: that may have been a COMMIT."""
-        if not isinstance(connection, WritingConnection) or self.transaction is None:
-            return
-        if not driver_of(connection).is_closed() and not _in_transaction(connection):
-            connection.committed_by_text = True
-            connection.announce()
-
-
-def _in_transaction(connection: PooledConnection) -> bool:
-    driver = driver_of(connection)
-    return not driver.is_closed() and driver.is_in_transaction()  # a closed one raises
