@@ -4,17 +4,18 @@ import re
 from collections.abc import Callable
 from inspect import iscoroutinefunction, signature
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from asyncpg.connect_utils import _ClientConfiguration as ClientConfiguration  # type: ignore[import-untyped]
 from asyncpg.connection import Connection as Driver  # type: ignore[import-untyped]
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection as Adapter
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.event import registry
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import Pool, QueuePool
+from sqlalchemy.pool.base import _ConnectionFairy
 
 import lagwise
 from lagwise._pools import internals
@@ -38,9 +39,9 @@ NAMES: dict[str, Callable[[Any], object]] = {
     "asyncpg.Connection._config": lambda _: (
         "_config" in Driver.__slots__ and "command_timeout" in ClientConfiguration._fields
     ),
-    "Connection._close_special": lambda engine: Connection(
-        engine, cast("Any", internals.SharedConnection(None, print))
-    ).close(),
+    "pool connection._close_special": lambda _: (
+        [*signature(_ConnectionFairy._close_special).parameters] == ["self", "transaction_reset"]
+    ),
     "asyncpg.Connection._pool_release_ctr": lambda _: "_pool_release_ctr" in Driver.__slots__,
     "asyncpg.Connection._stmt_cache_enabled": lambda _: "_stmt_cache_enabled" in Driver.__slots__,
     "asyncpg.Connection._introspect_types": lambda _: iscoroutinefunction(Driver._introspect_types),
