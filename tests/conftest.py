@@ -59,6 +59,14 @@ async def cluster(running: Cluster) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
+async def lagging(cluster: Cluster) -> Cluster:
+    """The cluster, with replicas that show a commit 200 ms after it was made: a pattern that reads the past fails."""
+    for replica in cluster.replicas:
+        await cluster.set_apply_delay(replica, 0.2)
+    return cluster
+
+
+@pytest.fixture
 async def db(cluster: Cluster) -> AsyncIterator[Router]:
     """An open Router on the whole cluster, both replicas in rotation."""
     async with router(cluster) as db:

@@ -67,7 +67,7 @@ class CausalityMiddleware:
 
     def __init__(
         self,
-        app: ASGIApp,
+        app: Callable[..., Awaitable[None]],  # whatever types a framework has of its own for scopes and messages
         *,
         secret: str | Sequence[str],
         verify_only: str | Sequence[str] = (),

@@ -1,0 +1,1 @@
+"""Jobs that see what their sender has written: docs/jobs.md."""
