@@ -26,8 +26,9 @@ def test_an_example_is_short(path: Path) -> None:
 
 
 def test_every_example_has_a_test() -> None:
-    """Each of them is imported by a test of its folder, but for what others import."""
-    tests = "".join(path.read_text() for path in (ROOT / "tests" / "examples" / "patterns").glob("*.py"))
+    """Each of them is imported by a test of its folder, or of other packages, but for what others import."""
+    folders = (ROOT / "tests" / "examples" / "patterns", ROOT / "tests" / "integrations")
+    tests = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
     shared = {"database", "models", "repository"}
     missing = [path.stem for path in EXAMPLES if path.stem not in shared and not _named(path.stem, tests)]
     assert missing == []

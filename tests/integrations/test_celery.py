@@ -19,10 +19,11 @@ from .loading import loaded
 async def test_a_task_sees_what_its_sender_wrote(lagging: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """A task waits for a replica, then reads from the primary; the next one starts with nothing seen."""
     example = loaded("examples.jobs.celery", lagging, monkeypatch)
+    example.app.conf.broker_transport_options = {"polling_interval": 0.02}
     worker: Any = start_worker(example.app, pool="solo", perform_ping_check=False, shutdown_timeout=20)
 
     async def send(name: str) -> Any:
-        return await asyncio.to_thread(lambda: example.count.delay(name).get(timeout=20))
+        return await asyncio.to_thread(lambda: example.count.delay(name).get(timeout=20, interval=0.02))
 
     async with router(lagging) as db:  # the sender's; the worker has its own
         await asyncio.to_thread(worker.__enter__)

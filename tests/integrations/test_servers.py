@@ -64,7 +64,7 @@ async def started(server: str, cluster: Cluster, log: Path) -> AsyncIterator[str
                 except httpx.TransportError:
                     return False
 
-            await wait_until(ready, timeout=30, what=f"{server} answers")
+            await wait_until(ready, timeout=90, what=f"{server} answers")
         yield url
     finally:
         if process.returncode is None:
