@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("arq", reason="arq is not installed; it refuses redis-py 6: uv run --isolated --group older")
+pytest.importorskip("arq", reason="arq is not installed; it refuses redis-py 6: see CONTRIBUTING.md")
 
 from arq.connections import RedisSettings, create_pool
 from arq.worker import create_worker

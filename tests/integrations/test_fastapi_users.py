@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip(
     "fastapi_users_db_sqlalchemy",
-    reason="fastapi-users is not installed; it refuses SQLAlchemy 2.1: uv run --isolated --group older pytest ...",
+    reason="fastapi-users is not installed; it refuses SQLAlchemy 2.1: see CONTRIBUTING.md",
 )
 
 import httpx
