@@ -1,11 +1,12 @@
 """What one client has seen so far, carried through a request, a job or a script by a context variable."""
 
+import math
+import time
 from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar, Token
 from types import TracebackType
 
-from lagwise._client.doubts import doubt
 from lagwise._client.store import Principals
 from lagwise._decide.route import Route
 from lagwise._decide.token import CausalToken, Position
@@ -47,8 +48,7 @@ class Causality:
     """Whether the server has refused the latest COMMIT."""
     ignored: tuple[str, ...] = ()
     """Why texts that the client brought are no tokens; the first session of a Router with a watcher reports them."""
-    principals: Principals | None = None
-    """Whom a request acts for; None outside of a request, and without a store."""
+    principals: Principals | None = None  # whom a request acts for; None without a store
     _grew = False
     _window = 0.0
 
@@ -107,11 +107,7 @@ class Causality:
         self.learn([position])
 
     def learn(self, positions: Iterable[Position], *, carry: bool = True) -> None:
-        """Add what others have seen or written: later reads must not be older.
-
-        `carry`: the client must carry it too; a store or the client itself has it otherwise.
-        """
-        positions = (*positions,)
+        """Add positions of others, a token or a list: later reads must not be older; `carry`: the client lacks them."""
         for causality in self._carriers():
             causality._seen, before = causality._seen.including(positions), causality._seen
             if causality._seen != before:
@@ -121,15 +117,11 @@ class Causality:
     async def identify(self, key: str) -> None:
         """Name the principal that this request acts for, such as `"user:42"`, as soon as it is known.
 
-        Reads from here on see what any client of this principal wrote, and other clients see what this request writes.
-        Call it before the first session opens: a session that is open moves to a node that has the principal's writes
-        with its next statement, as after a write of its own client, but what it has read may be as old as `max_lag`.
-        Two calls with two keys name two principals; on a WebSocket a call for each message keeps up with the others.
+        Its reads see what any client of this principal wrote, also in open sessions, and they see what it writes.
 
         Raises:
             RoutingError: there is no store here (`CausalityMiddleware(store=...)`), or seventeen principals are named.
-            TypeError: the key is no string.
-            ValueError: the key is empty.
+            TypeError, ValueError: the key is no string, or empty.
         """
         around = next((each for each in self._carriers() if each.principals is not None), None)
         if around is None or around.principals is None:
@@ -246,3 +238,13 @@ class Commit:
         self.announced = False
         for causality in self.carriers:
             causality._settle(self, position)
+
+
+def whole_seconds() -> int:
+    """The epoch time rounded up: a token may live a second longer, not shorter."""
+    return math.ceil(time.time())
+
+
+def doubt(system: int = 0) -> Position:
+    """A doubt about this cluster, or about every one, as of now."""
+    return Position(system=system, in_doubt_at=whole_seconds())

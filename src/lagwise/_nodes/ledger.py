@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from lagwise._client.causality import Causality, Commit
-from lagwise._client.doubts import doubt, whole_seconds
+from lagwise._client.causality import Causality, Commit, doubt, whole_seconds
 from lagwise._decide.events import PositionAsked
 from lagwise._decide.token import Position
 from lagwise._decide.view import Reading, Role
