@@ -34,6 +34,7 @@ async def run() -> None:
         async with engine.connect() as connection:
             await connection.run_sync(migrate)
         await engine.dispose()
+        await db.caught_up(timeout=30)  # what is started next finds the new schema on every replica
 
 
 if context.is_offline_mode():

@@ -102,10 +102,10 @@ class Router:
         self._nodes.drain(name, drained=False)
 
     async def caught_up(self, token: CausalToken | str | None = None, timeout: float = 30.0) -> CausalToken:  # noqa: ASYNC109
-        """Wait until every replica has what the primary has now, or what `token` stands for: after a migration, say.
+        """Wait until every replica in rotation has what the primary has now, or what `token` stands for.
 
-        Replicas that lag, and nodes that cannot be reached, are waited for: the one comes back by itself, the other may
-        serve the reads of another process. Those that are drained are not. Without replicas this returns at once.
+        Replicas that lag are waited for, too: they come back by themselves. Those that are drained, cannot be reached
+        or follow another primary are not. Without replicas this returns at once.
 
         Args:
             token: a `CausalToken` or its text (signed or not; text from outside must be verified first). A doubt in it,
@@ -113,7 +113,7 @@ class Router:
             timeout: seconds.
 
         Returns:
-            What every replica has by now; empty without replicas.
+            What every replica in rotation has by now; empty without replicas.
 
         Raises:
             NotCaughtUp: the time is over. The message names who is behind, and by how much; it is a `TimeoutError`.

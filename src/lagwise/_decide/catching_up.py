@@ -7,7 +7,7 @@ from lagwise._decide.token import CausalToken, Position
 from lagwise._decide.view import Node, Standing, View
 from lagwise.errors import NotCaughtUp
 
-_NOT_AWAITED = frozenset({Standing.PRIMARY, Standing.SAME_SERVER})
+_AWAITED = frozenset({Standing.IN_ROTATION, Standing.LAGGING})
 
 
 def target(view: View, token: CausalToken | None, since: float) -> Position | None:
@@ -35,16 +35,15 @@ def comparable(view: View, goal: Position) -> bool:
 
 
 def lacking(view: View, goal: Position) -> tuple[Node, ...]:
-    """The nodes that do not have `goal`, or cannot say so.
+    """The replicas that do not have `goal`: those in rotation, and those that lag, which come back by themselves.
 
-    One that cannot be reached from here may serve the reads of another process, and one that lags comes back by itself:
-    both count. One that is drained does not, nor does a second name of a server.
+    A node that serves no reads for another reason may never come back, and a deployment must not wait for it.
     """
     return tuple(node for node in _awaited(view) if not _has(node, goal))
 
 
 def _awaited(view: View) -> Iterable[Node]:
-    return (node for node in view.nodes if node.standing not in _NOT_AWAITED and not node.drained)
+    return (node for node in view.nodes if node.standing in _AWAITED and not node.drained)
 
 
 def _has(node: Node, goal: Position) -> bool:
