@@ -219,7 +219,8 @@ class _Reading(RootTransaction):
     connection: PooledConnection
 
     def close(self) -> None:
-        self.connection.lift()
+        if self.connection.limited is not None:
+            self.connection.lift()
         try:
             super().close()
         finally:
@@ -227,7 +228,8 @@ class _Reading(RootTransaction):
                 self.connection.disengage()
 
     def rollback(self) -> None:
-        self.connection.lift()
+        if self.connection.limited is not None:
+            self.connection.lift()
         try:
             super().rollback()
         finally:
@@ -235,7 +237,8 @@ class _Reading(RootTransaction):
                 self.connection.disengage()
 
     def commit(self) -> None:
-        self.connection.lift()
+        if self.connection.limited is not None:
+            self.connection.lift()
         try:
             super().commit()
         finally:
