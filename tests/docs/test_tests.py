@@ -1,6 +1,7 @@
 """The tests are a house as well: each stands alone, and has a name of its own."""
 
 import ast
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -43,3 +44,10 @@ def test_one_conftest_is_enough() -> None:
         "pools",  # one node and its replica, without the tables of the others
         "testing",  # the cluster itself is under test
     }
+
+
+def test_every_folder_is_run() -> None:
+    """`uv run pytest` leaves out what belongs to other projects, and the kit, which has no tests."""
+    options = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    folders = {path.parent.relative_to(TESTS).parts[0] for path in FILES if path.name.startswith("test_")}
+    assert set(options["testpaths"]) == {f"tests/{folder}" for folder in folders - {"integrations"}}

@@ -18,7 +18,17 @@ from lagwise._decide.token import Position
 from lagwise.testing import Cluster, wait_until
 from tests.kit.http import SECRET, ASGIApp, Message, http, items, opened, reason_of, serving
 from tests.kit.numbers import enough
-from tests.kit.routers import PATIENT, QUIET, both_in_rotation, catalog_read, router, stand_still, steady, trips
+from tests.kit.routers import (
+    PATIENT,
+    QUIET,
+    both_in_rotation,
+    catalog_read,
+    nothing_is_asked,
+    router,
+    stand_still,
+    steady,
+    trips,
+)
 from tests.kit.serving import served
 
 SEED = 20250607
@@ -323,6 +333,7 @@ async def test_useless_tokens_cost_no_probes_without_a_wait(cluster: Cluster) ->
         text = signed(**here(db, lsn=LSN(2**63)))
         for _ in range(5):
             await client.get("/items/none", headers={"lagwise-token": text})
+        await nothing_is_asked(cluster)
         before = trips(cluster)
         replicas = sum(node.proxy.round_trips for node in cluster.replicas)
         for _ in range(100):

@@ -258,12 +258,12 @@ async def test_redirects_and_streams(cluster: Cluster) -> None:
         for replica in cluster.replicas:
             await cluster.pause_replay(replica)
         with Causality():
-            assert (await client.post("/form/redirected", follow_redirects=True)).json() == 1
+            assert (await client.post("/form/sent-elsewhere", follow_redirects=True)).json() == 1
         with Causality() as seen:
-            async with client.stream("POST", "/stream/streamed"):
+            async with client.stream("POST", "/stream/sent-on"):
                 assert seen.token
             client.cookies.clear()
-            assert (await client.get("/read/streamed")).json() == 1
+            assert (await client.get("/read/sent-on")).json() == 1
 
 
 def _wrapped(app: ASGIApp) -> ASGIApp:

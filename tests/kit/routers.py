@@ -93,6 +93,18 @@ def trips(cluster: Cluster) -> int:
     return sum(node.proxy.round_trips for node in cluster.nodes.values())
 
 
+async def nothing_is_asked(cluster: Cluster) -> None:
+    """Wait until no node has been asked anything for half a second: what Routers do when they open is over."""
+    latest = -1
+
+    def same() -> bool:
+        nonlocal latest
+        before, latest = latest, trips(cluster)
+        return before == latest
+
+    await wait_until(same, interval=0.5, what="no node is asked any more")
+
+
 def busy(db: Router) -> int:
     """Connections checked out, of all pools of all nodes."""
     return sum(
