@@ -193,6 +193,16 @@ async def test_a_write_that_was_stopped_leaves_nothing(db: Router) -> None:
         assert (await count(session, "stopped"), await count(session, "not stopped")) == (0, 1)
 
 
+async def test_after_one_that_was_stopped_the_limit_holds(db: Router) -> None:
+    """A write goes on behind a savepoint: its next statement is stopped as well."""
+    async with db.write(timeout=LIMIT) as session:
+        with pytest.raises(StatementTimeout):
+            async with session.begin_nested():
+                await session.execute(text(_SLEEP.format(3)))
+        with pytest.raises(StatementTimeout):
+            await session.execute(text(_SLEEP.format(3)))
+
+
 async def test_in_a_stream_it_is_the_limit_of_each_batch(db: Router) -> None:
     """The stream as a whole may take longer; a batch may not."""
     slow = """SELECT n, pg_sleep(CASE WHEN n = {} THEN 60 WHEN n % 50 = 0 THEN 0.25 END)

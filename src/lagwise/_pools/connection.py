@@ -46,9 +46,8 @@ class PooledConnection(LimitedConnection):
     """Whether code ran that may have lifted the fence for the transactions to come."""
     failed = False
     """Whether a statement has failed in it."""
-
-    shared = failed = False
-    """Whether other sessions use the driver's connection in turn, all in one transaction; whether a part has failed."""
+    shared = False
+    """Whether other sessions use the driver's connection in turn, all in one transaction."""
 
     task: object = None
     """The task that took it from its pool, the request that the task serves, and the time: monotonic seconds."""

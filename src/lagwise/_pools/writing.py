@@ -41,6 +41,8 @@ class WritingConnection(PooledConnection):
 
     def note(self, statement: str) -> None:
         """Remember what a statement leaves; a statement that commits by itself is announced."""
+        if self.limit is not None and self.limited is None:
+            self.restrict(self.limit)
         effect = effects_of(statement, self.engine.traffic.catalog)
         if effect is not Effect.WRITES and effect is not Effect.NOTHING:
             self.prepare_for(effect, statement)
