@@ -1,6 +1,6 @@
 """The Router: knows the nodes, watches them while it is open, and opens sessions on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -11,9 +11,9 @@ from lagwise._decide.token import CausalToken
 from lagwise._decide.view import View
 from lagwise._nodes.catching_up import caught_up
 from lagwise._nodes.ledger import Ledger
-from lagwise._nodes.log import watched_by
 from lagwise._nodes.monitor import Monitor
 from lagwise._nodes.nodes import Nodes
+from lagwise._nodes.watchers import Watchers
 from lagwise._pools.pooling import Mode, pooling_of
 from lagwise._pools.pools import Pools
 from lagwise._pools.targets import Replica, Target, pools_of
@@ -62,7 +62,9 @@ class Router:
     ) -> None:
         self.policy = policy or Policy()
         pools = pools_of(primary, replicas, engine_options, pooling_of(pooling))
-        self._nodes = Nodes(pools, self.policy, watched_by(on_event), Terms.of(self.policy, system))
+        self._nodes = Nodes(pools, self.policy, Watchers(), Terms.of(self.policy, system))
+        if on_event is not None:
+            self.watch(on_event)
         ledger = Ledger(self._nodes)
         options = dict(session_options or {})
         self.read = RoutingSessionMaker(self._nodes, ledger, write=False, options=options)
@@ -92,6 +94,10 @@ class Router:
     def pools(self) -> Mapping[str, Pools]:
         """The pools of each node, by name."""
         return self._nodes.pools
+
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """Call `watcher` with each event from now on, as `on_event` is; the function returned ends that."""
+        return self._nodes.watchers.add(watcher)
 
     def drain(self, name: str) -> None:
         """Send no more reads to this replica; sessions under way go on. `KeyError` for an unknown name."""

@@ -38,6 +38,12 @@ async def pause(cluster: Cluster) -> None:
         await cluster.pause_replay(replica)
 
 
+async def resume(cluster: Cluster) -> None:
+    """Every replica goes on."""
+    for replica in cluster.replicas:
+        await cluster.resume_replay(replica)
+
+
 async def paused_at_the_primarys_position(cluster: Cluster, db: Router) -> None:
     """Let every replica stand still with all that the primary has written, and the Router know it.
 
@@ -48,8 +54,7 @@ async def paused_at_the_primarys_position(cluster: Cluster, db: Router) -> None:
         await pause(cluster)
         with suppress(TimeoutError):
             return await seen_at_the_primarys_position(db, timeout=2.0)
-        for replica in cluster.replicas:
-            await cluster.resume_replay(replica)
+        await resume(cluster)
     raise AssertionError("the primary's log never stood still for long enough")
 
 

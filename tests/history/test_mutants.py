@@ -16,7 +16,7 @@ from lagwise.testing.history import Recorder, answers, staleness_bound
 
 from . import mutants
 from .application import prepare, survivors
-from .clients import Client, pause, paused_at_the_primarys_position, routed, seen_at_the_primarys_position
+from .clients import Client, pause, paused_at_the_primarys_position, resume, routed, seen_at_the_primarys_position
 from .judging import BOTH, convicted, mutate
 
 pytestmark = pytest.mark.usefixtures("register")
@@ -51,9 +51,14 @@ async def test_write_position_under_asynchronous_commit(
     try:
         async with routed(cluster) as db:
             await ann.write(db, key)  # wakes the WAL writer, should it be in its deep sleep
-            await paused_at_the_primarys_position(cluster, db)
-            await ann.write(db, key)
-            await ann.read(db, key)
+            for _ in range(5):  # until the log of her commit was still unwritten when its position was asked for
+                await resume(cluster)
+                await paused_at_the_primarys_position(cluster, db)
+                await ann.write(db, key)
+                unwritten = await cluster.primary.fetchval("SELECT pg_current_wal_lsn() < pg_current_wal_insert_lsn()")
+                await ann.read(db, key)
+                if unwritten:
+                    break
     finally:
         await cluster.primary.execute("ALTER SYSTEM RESET ALL")
         await cluster.primary.execute("SELECT pg_reload_conf()")
@@ -184,8 +189,9 @@ async def test_floor_of_another(cluster: Cluster, monkeypatch: pytest.MonkeyPatc
     """That one replica has caught up says nothing of the other."""
     mutate(monkeypatch, mutants.floor_of_another, bad)
     ann = Client("ann", Recorder())
-    await cluster.pause_replay("replica-2")
     async with routed(cluster) as db:
+        await seen_at_the_primarys_position(db)
+        await cluster.pause_replay("replica-2")
         await ann.write(db, key)
         await cluster.caught_up()
         for _ in range(60):  # each time a mutant has one chance in four, at least, to be wrong
@@ -208,8 +214,8 @@ async def test_window_shorter_than_lag(cluster: Cluster, monkeypatch: pytest.Mon
     """When the token is gone, every replica in rotation must be younger than the write it stood for."""
     mutate(monkeypatch, mutants.window_shorter_than_lag, bad)
     ann = Client("ann", Recorder())
-    await pause(cluster)
     async with routed(cluster, max_lag=0.3, sticky_window=0.3) as db:
+        await paused_at_the_primarys_position(cluster, db)
         await ann.write(db, key)
         await asyncio.sleep(db.policy.sticky_window)  # the window itself: now the cookie is gone
         ann.token = type(ann.token)()
@@ -223,8 +229,9 @@ async def test_reads_leave_no_trace(cluster: Cluster, monkeypatch: pytest.Monkey
     mutate(monkeypatch, mutants.reads_leave_no_trace, bad)
     ann = Client("ann", Recorder())
     bob = Client("bob", ann.recorder)
-    await cluster.pause_replay("replica-2")
     async with routed(cluster, guarantee="session") as db:
+        await seen_at_the_primarys_position(db)
+        await cluster.pause_replay("replica-2")
         await bob.write(db, key)
         await cluster.caught_up()
         db.drain("replica-2")

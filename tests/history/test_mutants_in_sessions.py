@@ -13,7 +13,7 @@ from lagwise.testing import Cluster
 from lagwise.testing.history import SESSION, History, Recorder, Violation
 
 from . import mutants
-from .clients import Client, pause, routed
+from .clients import Client, pause, paused_at_the_primarys_position, routed
 from .judging import BOTH, convicted, mutate
 
 pytestmark = pytest.mark.usefixtures("register")
@@ -113,8 +113,8 @@ async def test_rested_goes_on_unconfirmed(
     """Between two statements a plain read has no connection: the next one must show what was written meanwhile."""
     mutate(monkeypatch, mutants.rested_goes_on_unconfirmed, bad)
     ann = Client("ann", Recorder())
-    await pause(cluster)
     async with routed(cluster) as db:
+        await paused_at_the_primarys_position(cluster, db)
         with Causality(None):
             async with db.read() as session:
                 await ann.read_in(session, key)
@@ -128,8 +128,8 @@ async def test_inner_grows_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPat
     """What was written inside of an inner causality is seen by the reads of the outer one."""
     mutate(monkeypatch, mutants.inner_grows_alone, bad)
     ann = Client("ann", Recorder())
-    await pause(cluster)
     async with routed(cluster) as db:
+        await paused_at_the_primarys_position(cluster, db)
         with Causality(None):
             await ann.write(db, key)  # in a causality of its own
             async with db.read() as session:

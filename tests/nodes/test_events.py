@@ -139,6 +139,21 @@ async def test_a_watcher_that_fails_harms_nothing(cluster: Cluster, caplog: pyte
     assert "secret" not in caplog.text
 
 
+async def test_watchers_come_and_go_while_the_router_runs(cluster: Cluster) -> None:
+    """Each hears what happens between its coming and its going, once; another one's going ends nothing."""
+    first, second = list[events.Event](), list[events.Event]()
+    async with router(cluster, Policy(probe_interval=60, probe_timeout=5), on_event=first.append) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        stop = db.watch(second.append)
+        first.clear()
+        await read(db)
+        assert [type(event) for event in second] == [events.Routed] == [type(event) for event in first]
+        stop()
+        stop()
+        await read(db)
+    assert (len(second), [type(event) for event in first]) == (1, [events.Routed] * 2)
+
+
 async def test_the_log_and_the_watcher_hear_the_same(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     """Each event of a node is one record: its word, and its attributes in `extra`."""
     seen: list[events.Event] = []

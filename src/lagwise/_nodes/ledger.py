@@ -35,14 +35,14 @@ class Ledger:
                 commit.at(_position(reading))
             else:
                 commit.unplaced()
-            if self._nodes.watcher is not None:
-                self._nodes.watcher(PositionAsked(node=node, found=found))
+            if (tell := self._nodes.watchers.told) is not None:
+                tell(PositionAsked(node=node, found=found))
 
     def placed(self, node: str, commit: Commit, position: Position) -> None:
         """Take the position that the answer to COMMIT told."""
         commit.at(position)
-        if self._nodes.watcher is not None:
-            self._nodes.watcher(PositionAsked(node=node, found=True))
+        if (tell := self._nodes.watchers.told) is not None:
+            tell(PositionAsked(node=node, found=True))
 
     async def has_read(self, node: str, seen: Causality) -> None:
         """Remember how much the client may have seen: what the node had replayed after the read."""

@@ -1,9 +1,8 @@
-"""The log as a watcher of events, and how an application's watcher is called."""
+"""The log as a watcher of events."""
 
 import logging
 from dataclasses import fields
 
-from lagwise._client.causality import Causality
 from lagwise._decide.events import (
     BeliefContradicted,
     ClusterChanged,
@@ -14,9 +13,7 @@ from lagwise._decide.events import (
     NodeUnreachable,
     Promoted,
     TimelineAbandoned,
-    TokenIgnored,
     TwoPrimaries,
-    Watcher,
 )
 from lagwise._nodes.say import say
 
@@ -38,37 +35,3 @@ def log_event(event: Event) -> None:
     """Log what happened to a node: the word is the message, the event's attributes are its `extra`."""
     level, word = _WORDS[type(event)]
     say(level, word, **{each.name: getattr(event, each.name) for each in fields(event)})
-
-
-def logging_too(watcher: Watcher | None) -> Watcher:
-    """A watcher that calls the log, and then the application's watcher."""
-    if watcher is None:
-        return log_event
-
-    def both(event: Event) -> None:
-        log_event(event)
-        watcher(event)
-
-    return both
-
-
-def tell_ignored(seen: Causality | None, watcher: Watcher) -> None:
-    """Report, once, the texts that a client brought and that are no tokens: the middleware knows no Router."""
-    if seen is not None and seen.ignored:
-        ignored, seen.ignored = seen.ignored, ()
-        for why in ignored:
-            watcher(TokenIgnored(why=why))
-
-
-def watched_by(watcher: Watcher | None) -> Watcher | None:
-    """The application's watcher, guarded: an error in it is logged, and not raised."""
-    if watcher is None:
-        return None
-
-    def guarded(event: Event) -> None:
-        try:
-            watcher(event)
-        except Exception as error:
-            say(logging.ERROR, "watcher-failed", watched=type(event).__name__, error=type(error).__name__)
-
-    return guarded

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise._client.causality import Causality, known_windows
 from lagwise._decide.catalog import BUILT_IN, Catalog
-from lagwise._decide.events import Refused, Routed, Watcher
+from lagwise._decide.events import Refused, Routed
 from lagwise._decide.identity import Terms
 from lagwise._decide.route import Demand, Route, less_loaded, limit_reached, route, serves
 from lagwise._decide.view import Node, Role, View
@@ -19,9 +19,9 @@ from lagwise._nodes.catalog import read_catalog
 from lagwise._nodes.choose import choose
 from lagwise._nodes.home import Home
 from lagwise._nodes.intent import Intent
-from lagwise._nodes.log import logging_too, tell_ignored
 from lagwise._nodes.member import Member
 from lagwise._nodes.monitor import Monitor
+from lagwise._nodes.watchers import Watchers, tell_ignored
 from lagwise._pools.counters import checked_out
 from lagwise._pools.pools import Pools
 from lagwise._pools.targets import PRIMARY
@@ -32,10 +32,10 @@ from lagwise.policy import Policy
 class Nodes:
     """The nodes by name. The constructor connects to nothing; the nodes are watched between `start()` and `stop()`."""
 
-    def __init__(self, pools: Mapping[str, Pools], policy: Policy, watcher: Watcher | None, terms: Terms) -> None:
+    def __init__(self, pools: Mapping[str, Pools], policy: Policy, watchers: Watchers, terms: Terms) -> None:
         self.pools = pools
         self.policy = policy
-        self.watcher = watcher
+        self.watchers = watchers
         self._terms = terms
         self.servers: dict[str, Member] = {}
         self._monitor: Monitor | None = None
@@ -70,7 +70,7 @@ class Nodes:
                 self.policy,
                 time.monotonic,
                 readers,
-                tell=logging_too(self.watcher),
+                tell=self.watchers.tell,
                 catalog=BUILT_IN,
                 read_catalog=read_catalog,
                 learned=self._learned,
@@ -159,9 +159,9 @@ class Nodes:
             return None
         if chosen.rival is not None:
             chosen = self._less_loaded(chosen.node, chosen.rival, chosen)
-        if self.watcher is not None:
-            tell_ignored(seen, self.watcher)
-            self.watcher(Routed(route=chosen, write=intent.write))
+        if (tell := self.watchers.told) is not None:
+            tell_ignored(seen, tell)
+            tell(Routed(route=chosen, write=intent.write))
         return chosen
 
     async def choose(
@@ -176,8 +176,8 @@ class Nodes:
             NoReplica: no replica is fresh enough, and the policy does not let the read use the primary.
         """
         began = self.monitor.clock()
-        if self.watcher is not None:
-            tell_ignored(seen, self.watcher)
+        if (tell := self.watchers.told) is not None:
+            tell_ignored(seen, tell)
         try:
             chosen = await choose(self.monitor, self.policy, partial(intent.demand, seen, self.policy), avoid=avoid)
             if chosen.node is not None and chosen.rival is not None:
@@ -185,12 +185,12 @@ class Nodes:
             if chosen.fell_back and self.policy.fall_back_limit is not None:
                 self._take_place(holder, self.policy.fall_back_limit, chosen)
         except RoutingError as error:
-            if self.watcher is not None and self.is_open:
+            if (tell := self.watchers.told) is not None and self.is_open:
                 waited = self.monitor.clock() - began
-                self.watcher(Refused(error=type(error).__name__, write=intent.write, waited=waited))
+                tell(Refused(error=type(error).__name__, write=intent.write, waited=waited))
             raise
-        if self.watcher is not None:
-            self.watcher(Routed(route=chosen, write=intent.write, waited=self.monitor.clock() - began))
+        if (tell := self.watchers.told) is not None:
+            tell(Routed(route=chosen, write=intent.write, waited=self.monitor.clock() - began))
         return chosen
 
     def covers(self, chosen: Route, intent: Intent, seen: Causality) -> bool:

@@ -207,8 +207,8 @@ class Lease:
         if connection is not None and failure in {Failure.LOST, Failure.TIMEOUT}:
             abandon(connection)
         self.attempts = following
-        if self.nodes.watcher is not None:
-            self.nodes.watcher(Retried(node=self.node, failure=failure))
+        if (tell := self.nodes.watchers.told) is not None:
+            tell(Retried(node=self.node, failure=failure))
         self.move()
         return True
 

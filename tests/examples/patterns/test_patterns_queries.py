@@ -42,11 +42,11 @@ async def test_pages_never_go_backwards(lagging: Cluster) -> None:
     from examples.patterns import pagination
 
     name, insert = address(), "INSERT INTO users (id, email, name, balance) VALUES (gen_random_uuid(), $1, $2, 0)"
-    await lagging.caught_up()
-    await lagging.pause_replay("replica-1")
-    await lagging.set_apply_delay("replica-2", 0)
     try:
         async with running(pagination.app) as connect, connect() as http:
+            await lagging.caught_up()
+            await lagging.pause_replay("replica-1")
+            await lagging.set_apply_delay("replica-2", 0)
             seen: set[str] = set()
             counts: list[int] = []
             for turn in range(12):

@@ -1,88 +1,17 @@
-"""Health for load balancers: what the Router knows, as pydantic models, answered from memory."""
+"""What the Router knows, as values of health: answered from memory."""
 
 from datetime import UTC, datetime
 from math import isfinite
 from time import monotonic
-from typing import Annotated, Any, Literal
-
-from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, Field
+from typing import Literal
 
 from lagwise._decide.view import Node, Standing, View
 from lagwise._pools.counters import Counters, capacity, checked_out
 from lagwise.errors import NotOpen
+from lagwise.health.models import Check, Health, NodeHealth, Nodes, PoolHealth, PoolsHealth, Status
 from lagwise.router import Router
 
-Status = Literal["pass", "warn", "fail"]
-_MEDIA_TYPE = "application/health+json"
 _WELL = {Standing.PRIMARY, Standing.IN_ROTATION, Standing.DRAINED, Standing.SAME_SERVER}
-
-
-class Check(BaseModel):
-    """One observation, with the field names of draft-inadarei-api-health-check."""
-
-    componentId: str  # noqa: N815 - the draft's spelling
-    componentType: str = "datastore"  # noqa: N815 - the draft's spelling
-    observedValue: str  # noqa: N815 - the draft's spelling
-    status: Status
-    time: datetime
-
-
-class Health(BaseModel):
-    """`pass` and `warn` are answered with 200, `fail` with 503."""
-
-    status: Status
-    checks: dict[str, list[Check]] = Field(default_factory=dict)
-    notes: list[str] = Field(default_factory=list)
-
-
-class NodeHealth(BaseModel):
-    """One node, as last read. `error` is the class of the last failure, never its text."""
-
-    status: Status
-    standing: Standing
-    in_rotation: bool
-    role: Literal["primary", "replica"] | None
-    timeline: int | None
-    lsn: str | None
-    staleness: float | None = Field(description="seconds behind the primary, at most; null while unknown")
-    lag_bytes: int | None = Field(description="bytes of log the primary has written and this replica not replayed")
-    reading_age: float | None = Field(description="seconds since this was read")
-    weight: float
-    drained: bool
-    error: str | None
-
-
-class Nodes(BaseModel):
-    """Every node by name."""
-
-    status: Status
-    nodes: dict[str, NodeHealth]
-
-
-class PoolHealth(BaseModel):
-    """One pool of connections; counts. `overflow`, `capacity` and `utilisation` are null without a limit."""
-
-    size: int | None
-    checked_in: int | None
-    checked_out: int
-    overflow: int | None
-    capacity: int | None
-    utilisation: float | None
-    waits: int
-    timeouts: int
-    opened: int
-    opened_per_second: float = Field(description="connections opened per second, over the last ten seconds")
-    longest_held: list[float] = Field(
-        description="seconds for which sessions have held their connections, at most five"
-    )
-
-
-class PoolsHealth(BaseModel):
-    """The pools of every node: `writing` for the primary's role, `reading` for a replica's."""
-
-    status: Status
-    pools: dict[str, dict[str, PoolHealth]]
 
 
 def live() -> Health:
@@ -144,44 +73,6 @@ def pools(db: Router) -> PoolsHealth:
     }
     full = any(pool.utilisation == 1 for roles in found.values() for pool in roles.values())
     return PoolsHealth(status="warn" if full else "pass", pools=found)
-
-
-def health_router(db: Router) -> APIRouter:
-    """`/live`, `/ready` (`?for=reads|writes`), `/nodes` and `/pools`; mount it with a prefix.
-
-    200 for pass and warn, 503 for fail, as `application/health+json`. Nothing is asked of any database.
-    """
-    router = APIRouter(tags=["health"])
-    fails: dict[int | str, dict[str, Any]] = {503: {"description": "fail", "content": {_MEDIA_TYPE: {}}}}
-
-    @router.get("/live", response_model=Health)
-    async def _live() -> Response:
-        return _answer(live())
-
-    @router.get("/ready", response_model=Health, responses=fails)
-    async def _ready(
-        purpose: Annotated[Literal["reads", "writes"] | None, Query(alias="for")] = None,
-    ) -> Response:
-        return _answer(ready(db, purpose))
-
-    @router.get("/nodes", response_model=Nodes, responses=fails)
-    async def _nodes() -> Response:
-        return _answer(nodes(db))
-
-    @router.get("/pools", response_model=PoolsHealth, responses=fails)
-    async def _pools() -> Response:
-        return _answer(pools(db))
-
-    return router
-
-
-def _answer(health: Health | Nodes | PoolsHealth) -> Response:
-    return Response(
-        health.model_dump_json(),
-        status_code=503 if health.status == "fail" else 200,
-        media_type=_MEDIA_TYPE,
-        headers={"Cache-Control": "no-store"},
-    )
 
 
 def _node_status(view: View, node: Node, max_lag: float, now: float) -> Status:

@@ -1,0 +1,19 @@
+"""Health for load balancers: what the Router knows, answered from memory."""
+
+from lagwise.health.answers import live, nodes, pools, ready
+from lagwise.health.endpoints import health_router
+from lagwise.health.models import Check, Health, NodeHealth, Nodes, PoolHealth, PoolsHealth
+
+__all__ = [
+    "Check",
+    "Health",
+    "NodeHealth",
+    "Nodes",
+    "PoolHealth",
+    "PoolsHealth",
+    "health_router",
+    "live",
+    "nodes",
+    "pools",
+    "ready",
+]

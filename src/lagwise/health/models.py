@@ -1,0 +1,77 @@
+"""What health says: pydantic models, with the field names of draft-inadarei-api-health-check where it has them."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from lagwise._decide.view import Standing
+
+Status = Literal["pass", "warn", "fail"]
+
+
+class Check(BaseModel):
+    """One observation, with the field names of draft-inadarei-api-health-check."""
+
+    componentId: str  # noqa: N815 - the draft's spelling
+    componentType: str = "datastore"  # noqa: N815 - the draft's spelling
+    observedValue: str  # noqa: N815 - the draft's spelling
+    status: Status
+    time: datetime
+
+
+class Health(BaseModel):
+    """`pass` and `warn` are answered with 200, `fail` with 503."""
+
+    status: Status
+    checks: dict[str, list[Check]] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+
+
+class NodeHealth(BaseModel):
+    """One node, as last read. `error` is the class of the last failure, never its text."""
+
+    status: Status
+    standing: Standing
+    in_rotation: bool
+    role: Literal["primary", "replica"] | None
+    timeline: int | None
+    lsn: str | None
+    staleness: float | None = Field(description="seconds behind the primary, at most; null while unknown")
+    lag_bytes: int | None = Field(description="bytes of log the primary has written and this replica not replayed")
+    reading_age: float | None = Field(description="seconds since this was read")
+    weight: float
+    drained: bool
+    error: str | None
+
+
+class Nodes(BaseModel):
+    """Every node by name."""
+
+    status: Status
+    nodes: dict[str, NodeHealth]
+
+
+class PoolHealth(BaseModel):
+    """One pool of connections; counts. `overflow`, `capacity` and `utilisation` are null without a limit."""
+
+    size: int | None
+    checked_in: int | None
+    checked_out: int
+    overflow: int | None
+    capacity: int | None
+    utilisation: float | None
+    waits: int
+    timeouts: int
+    opened: int
+    opened_per_second: float = Field(description="connections opened per second, over the last ten seconds")
+    longest_held: list[float] = Field(
+        description="seconds for which sessions have held their connections, at most five"
+    )
+
+
+class PoolsHealth(BaseModel):
+    """The pools of every node: `writing` for the primary's role, `reading` for a replica's."""
+
+    status: Status
+    pools: dict[str, dict[str, PoolHealth]]
