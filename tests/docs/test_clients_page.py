@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -33,6 +34,7 @@ async def test_its_clients_read_what_the_others_wrote(
             page.orders = propagate(
                 httpx.AsyncClient(transport=httpx.ASGITransport(wrapped), base_url="http://orders"), secret=SECRET
             )
+            kept = f"kept-{uuid4().hex[:8]}"  # no other page's
             await cluster.caught_up()
             await cluster.pause_replay("replica-1")
 
@@ -43,12 +45,12 @@ async def test_its_clients_read_what_the_others_wrote(
                     )
 
             async with http(wrapped) as device:
-                await device.post("/items/kept", headers={"x-api-key": "one"})
+                await device.post(f"/items/{kept}", headers={"x-api-key": "one"})
                 await device.post("/mine/kept", headers={"authorization": "Bearer one"})
                 assert (await device.post("/checkout/bought")).json() == 200
                 assert (await device.get("/items/bought")).json() == 2
             await redis.age()
-            assert [await get("/items/kept", x_api_key="one"), await get("/items/kept")] == [1, 0]
+            assert [await get(f"/items/{kept}", x_api_key="one"), await get(f"/items/{kept}")] == [1, 0]
             assert await get("/mine/kept", authorization="Bearer one") == 0  # `user:one` is another principal
             await page.app._store.aclose()
             await page.orders.aclose()

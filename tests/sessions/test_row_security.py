@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from lagwise import Causality, Router
+from lagwise import Causality, Router, RoutingError
 from lagwise.testing import Cluster, wait_until
 from tests.kit.routers import QUICK, in_rotation
 from tests.kit.tenants import DOCS, MINE, TENANTS, TenantSession, as_web, settle_tenants, ways
@@ -73,6 +73,51 @@ async def test_a_plain_engine_leaves_the_schema_to_the_next(tenants: Cluster) ->
     async with AsyncSession(engine) as another:
         assert set((await another.scalars(text(MINE))).all()) == {"t7"}
     await engine.dispose()
+
+
+class DiesAfterSetLocal(asyncpg.Connection):  # type: ignore[misc]
+    """Loses its server in the moment when SET LOCAL was answered."""
+
+    async def execute(self, query: str, *args: object, **kw: object) -> str:
+        done: str = await super().execute(query, *args, **kw)
+        if query.startswith("SET LOCAL"):
+            self.terminate()
+        return done
+
+
+async def test_a_block_ends_with_its_connection(tenants: Cluster) -> None:
+    """What a driver's transaction has set is gone with its server: the block goes on nowhere else without it."""
+    found: list[object] = []
+    async with of_tenants(tenants) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        with Causality():
+            async with db.read.asyncpg() as driver:
+                with pytest.raises((asyncpg.InterfaceError, RoutingError)):
+                    async with driver.transaction():
+                        await driver.execute("SET LOCAL search_path = t7")
+                        pid = driver.get_server_pid()
+                        for node in tenants.replicas:
+                            await node.execute(f"SELECT pg_terminate_backend({pid})")
+                        await wait_until(driver.is_closed, what="the driver has noticed")
+                        async with db.write.begin() as session:  # its replica lacks this: a read would move
+                            await session.execute(text("INSERT INTO word VALUES ('t7')"))
+                        found += await driver.fetch(MINE)
+    assert found == []  # what a stranger would be shown
+
+
+async def test_a_block_ends_with_its_connection_at_once(tenants: Cluster) -> None:
+    """Likewise in the moment of the answer, when a connection with nothing in it would go back to its pool."""
+    found: list[object] = []
+    replicas = {node.name: as_web(node.url) for node in tenants.replicas}
+    dies = {"connection_class": DiesAfterSetLocal}
+    async with Router(as_web(tenants.primary.url), replicas, policy=QUICK, connect_args=dies) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        async with db.read.asyncpg() as driver:
+            with pytest.raises(asyncpg.InterfaceError):
+                async with driver.transaction():
+                    await driver.execute("SET LOCAL search_path = t7")
+                    found += await driver.fetch(MINE)
+    assert found == []
 
 
 async def test_while_replicas_lag_die_and_are_promoted(tenants: Cluster) -> None:

@@ -1,6 +1,5 @@
 """Questions about a session and its statements, and the errors of sessions that cannot go on."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,12 +48,3 @@ def lost_twice(node: str, error: Exception) -> NoPrimary:
         f"the connection to {node} was lost twice in one read ({type(error).__name__}), "
         "and no other node may serve it. Retry."
     )
-
-
-async def give_way() -> None:
-    """Let other sessions of the same pool go first.
-
-    Sessions that take the same step one after the other find its code in the processor's cache. Measured with 16
-    sessions at a time: where each goes through all of its steps at once, a read is a fifth slower.
-    """
-    await asyncio.sleep(0)

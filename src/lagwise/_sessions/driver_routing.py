@@ -37,7 +37,8 @@ class DriverRouting(DriverTransaction):
     def bound(self) -> bool:
         """Whether the caller holds this connection, or has a transaction open in it."""
         lease = self.lease
-        if lease.held or lease.transactional:
+        # A block of the caller's stays bound when its connection has died: what it has set was there.
+        if lease.held or lease.transactional or self.blocks:
             return True
         return lease.connection is not None and self.transaction is None and self.left_open(lease.connection)
 

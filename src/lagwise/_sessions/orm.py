@@ -10,11 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from lagwise._pools.counters import checked_out
 from lagwise._pools.engine import RoutedEngine
 from lagwise._pools.internals import has_pending
 from lagwise._pools.writing import WritingConnection
-from lagwise._sessions.asking import give_way, in_block, used_after_its_end, wants_stream
+from lagwise._sessions.asking import in_block, used_after_its_end, wants_stream
 from lagwise._sessions.lease import Lease
 
 
@@ -222,13 +221,7 @@ class RoutingAsyncSession(AsyncSession):
     async def __aenter__(self) -> Self:
         lease: Lease | None = getattr(self.sync_session, "lease", None)
         if lease is not None:
-            engine = await lease.place()
-            if checked_out(engine.pool):
-                try:
-                    await give_way()
-                except BaseException:
-                    lease.end()
-                    raise
+            await lease.place()
         return await super().__aenter__()
 
     async def __aexit__(
