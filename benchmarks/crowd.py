@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from benchmarks.tables import Table
 from lagwise import Causality, Policy, Router
-from lagwise._client.causality import whole_seconds
+from lagwise._client.doubts import whole_seconds
 from lagwise._decide.lsn import LSN
 from lagwise._decide.route import Reason
 from lagwise._decide.token import CausalToken, Position

@@ -12,6 +12,7 @@ from lagwise._client.cookies import NAME, Given, Jar
 from lagwise._client.holding import Hold, failure
 from lagwise._client.signature import Seal
 from lagwise._client.store import Principals, Store
+from lagwise._decide.events import TokenIssued
 from lagwise._decide.token import CausalToken
 
 Scope = MutableMapping[str, Any]
@@ -107,8 +108,8 @@ class CausalityMiddleware:
         with Causality(brought.token) as seen:
             within_starlette = "app" in scope
             scope[_SCOPE] = seen
-            if brought.ignored:
-                seen.ignored = brought.ignored
+            if brought.untold:
+                seen.untold = brought.untold
             if self._store is not None:
                 send = await self._identified(self._store, seen, scope, send)
             hold: Hold | None = None
@@ -175,6 +176,8 @@ class CausalityMiddleware:
                 headers.append((b"cache-control", b"private"))
             token = seen.token
             text = self._seal.sealed(token)
+            if seen.tell is not None:
+                seen.tell(TokenIssued())
             headers.append((_HEADER, text.encode()))
             cookies = self._cookies(token, text, seen, brought, scope, arrived)
             headers += [(b"set-cookie", each.encode()) for each in cookies]

@@ -14,7 +14,9 @@ from lagwise._decide.events import (
     Retried,
     Routed,
     TimelineAbandoned,
+    TokenBrought,
     TokenIgnored,
+    TokenIssued,
     TwoPrimaries,
     Watcher,
 )
@@ -33,7 +35,9 @@ __all__ = [
     "Retried",
     "Routed",
     "TimelineAbandoned",
+    "TokenBrought",
     "TokenIgnored",
+    "TokenIssued",
     "TwoPrimaries",
     "Watcher",
 ]

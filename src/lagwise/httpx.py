@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from lagwise._client.causality import Causality, doubt
+from lagwise._client.causality import Causality
+from lagwise._client.doubts import doubt
 from lagwise._client.signature import Seal, plausible
 from lagwise.errors import InvalidToken
 

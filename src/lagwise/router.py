@@ -147,6 +147,16 @@ class Router:
         """Whether the monitor has ended while the Router is open: readings are no longer taken. Raises `NotOpen`."""
         return self._nodes.monitor.ended
 
+    @property
+    def fallen_back(self) -> int:
+        """How many sessions read from the primary in one of the places that `Policy(fall_back_limit=...)` allows."""
+        return self._nodes.fallen_back
+
+    @property
+    def sticky_clients(self) -> int:
+        """Requests and jobs under way that were sent to the primary as `sticky`; counted while there is a watcher."""
+        return self._nodes.watchers.sticky_clients
+
     def require_open(self) -> None:
         """Raise `NotOpen` unless the Router runs."""
         self._nodes.require_open()

@@ -152,7 +152,7 @@ def settings_move_silently(patch: pytest.MonkeyPatch) -> None:
 
 def inner_grows_alone(patch: pytest.MonkeyPatch) -> None:
     """What an inner causality grows by ends with it."""
-    patch.setattr(Causality, "_carriers", lambda seen: (seen,))
+    patch.setattr(Causality, "carriers", lambda seen: (seen,))
 
 
 def removes_unverified_slots(patch: pytest.MonkeyPatch) -> None:

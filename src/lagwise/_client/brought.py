@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from lagwise._client.cookies import Jar
 from lagwise._client.signature import Seal, plausible
+from lagwise._decide.events import Event, TokenBrought, TokenIgnored
 from lagwise._decide.token import CausalToken, merged
 from lagwise.errors import InvalidToken
 
@@ -28,8 +29,8 @@ class Brought:
         names: the cookies that `token` covers.
         slots: how many of them are slots.
         crowded: until when the crowd cookie holds a doubt, seconds since the epoch; 0 for none.
-        ignored: why texts that look like tokens are none, each reason once.
         client: a number for the tokens brought: requests that were sent together share it.
+        untold: that a token was brought, and why texts that look like tokens are none, each reason once.
     """
 
     token: CausalToken | None = None
@@ -37,7 +38,7 @@ class Brought:
     slots: int = 0
     crowded: int = 0
     client: int = 0
-    ignored: tuple[str, ...] = ()
+    untold: tuple[Event, ...] = ()
 
 
 NOTHING = Brought()
@@ -82,8 +83,9 @@ class Reader:
             text: self._verified(text, ignored) for text in {**texts, **dict.fromkeys(text for _, text in cookies)}
         }
         names = tuple(dict.fromkeys(name for name, text in cookies if tokens[text]))
+        untold = tuple(TokenIgnored(why=why) for why in ignored)
         if not any(tokens.values()):
-            return Brought(ignored=(*ignored,)) if ignored else NOTHING
+            return Brought(untold=untold) if untold else NOTHING
         crowd = [tokens[text] for name, text in cookies if name == self._jar.crowd]
         return Brought(
             token=merged(token for token in tokens.values() if token),
@@ -91,7 +93,7 @@ class Reader:
             slots=len({*names} - {self._jar.name, self._jar.crowd}),
             crowded=max((position.in_doubt_at for token in crowd for position in token), default=0),
             client=hash((*tokens,)),
-            ignored=(*ignored,),
+            untold=(TokenBrought(), *untold),
         )
 
     def _verified(self, text: str, ignored: dict[str, None]) -> CausalToken:

@@ -1,13 +1,13 @@
 """What one client has seen so far, carried through a request, a job or a script by a context variable."""
 
-import math
-import time
 from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar, Token
 from types import TracebackType
 
+from lagwise._client.doubts import doubt
 from lagwise._client.store import Principals
+from lagwise._decide.events import Event, Watcher
 from lagwise._decide.route import Route
 from lagwise._decide.token import CausalToken, Position
 from lagwise.errors import RoutingError
@@ -46,8 +46,10 @@ class Causality:
     """How often a position or a doubt was added; a session compares this count with that of its opening."""
     refused = False
     """Whether the server has refused the latest COMMIT."""
-    ignored: tuple[str, ...] = ()
-    """Why texts that the client brought are no tokens; the first session of a Router with a watcher reports them."""
+    untold: tuple[Event, ...] = ()
+    """What the middleware has to report. It knows no Router: the first session of one with a watcher reports it."""
+    tell: Watcher | None = None
+    """Tells the watchers of that Router; the middleware reports the token that it answers with."""
     principals: Principals | None = None  # whom a request acts for; None without a store
     _grew = False
     _window = 0.0
@@ -90,25 +92,30 @@ class Causality:
         """Whether a transaction that ran a statement in a write session is still open."""
         return bool(self._writing)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether its block has been entered and not left: the request, or the job, is being served."""
+        return bool(self._entered)
+
     def begin(self, system: int | None, window: float) -> "Commit":
         """Note a transaction that a write session begins; answers the handle of its commit, not announced yet.
 
         `system` is the identifier of its cluster, None for a database that needs no token. `window` is in seconds.
         """
-        commit = Commit(self._carriers(), system, window)
+        commit = Commit(self.carriers(), system, window)
         for causality in commit.carriers:
             causality._writing.add(commit)
         return commit
 
     def saw(self, position: Position, window: float) -> None:
         """Add the position of a read: later reads must not be older. `window` is the sticky window, seconds."""
-        for causality in self._carriers():
+        for causality in self.carriers():
             causality._window = max(causality._window, window)
         self.learn([position])
 
     def learn(self, positions: Iterable[Position], *, carry: bool = True) -> None:
         """Add positions of others, a token or a list: later reads must not be older; `carry`: the client lacks them."""
-        for causality in self._carriers():
+        for causality in self.carriers():
             causality._seen, before = causality._seen.including(positions), causality._seen
             if causality._seen != before:
                 causality._grew = causality._grew or carry
@@ -123,7 +130,7 @@ class Causality:
             RoutingError: there is no store here (`CausalityMiddleware(store=...)`), or seventeen principals are named.
             TypeError, ValueError: the key is no string, or empty.
         """
-        around = next((each for each in self._carriers() if each.principals is not None), None)
+        around = next((each for each in self.carriers() if each.principals is not None), None)
         if around is None or around.principals is None:
             raise RoutingError("identify() needs a request with a store: CausalityMiddleware(app, ..., store=...)")
         self.learn(await around.principals.recall(key, around.window), carry=False)
@@ -134,7 +141,7 @@ class Causality:
         self._seen = self._seen.including([doubt()])
         self.changes += 1
 
-    def _carriers(self) -> "tuple[Causality, ...]":
+    def carriers(self) -> "tuple[Causality, ...]":
         """This causality, and all those around it: they carry what it adds.
 
         Each is listed once, also where two tasks have entered one inside the other both ways.
@@ -238,13 +245,3 @@ class Commit:
         self.announced = False
         for causality in self.carriers:
             causality._settle(self, position)
-
-
-def whole_seconds() -> int:
-    """The epoch time rounded up: a token may live a second longer, not shorter."""
-    return math.ceil(time.time())
-
-
-def doubt(system: int = 0) -> Position:
-    """A doubt about this cluster, or about every one, as of now."""
-    return Position(system=system, in_doubt_at=whole_seconds())

@@ -3,7 +3,7 @@
 import time
 from collections import OrderedDict
 
-from lagwise._client.causality import doubt
+from lagwise._client.doubts import doubt
 from lagwise._client.signature import Seal
 from lagwise._client.store import MARGIN, Store, kept_for
 from lagwise._decide.token import CausalToken

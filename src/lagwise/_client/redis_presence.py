@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lagwise._client.causality import doubt
+from lagwise._client.doubts import doubt
 from lagwise._client.redis_scripts import BEAT, RECALL, REMEMBER, parts_of, token_of
 from lagwise._client.signature import Seal
 from lagwise._client.store import MARGIN, kept_for

@@ -8,6 +8,7 @@ from functools import lru_cache
 from lagwise._decide.token import CausalToken
 from lagwise.errors import InvalidToken
 
+NOT_SIGNED = "not signed by a secret of this application"
 _SALT = b"lagwise.causal-token"
 _SHORTEST, _LONGEST = 80, 1024  # characters; a token of one database takes 83, one of sixteen 643
 _SIGNATURE = 43  # characters of 32 bytes in base64 without padding
@@ -49,7 +50,7 @@ class Seal:
         payload, _, signature = text.rpartition(".")
         # The text of a signature is compared, not its bytes: base64 has several spellings of the same bytes.
         if not any(hmac.compare_digest(_signature(key, payload), signature) for key in self._keys):
-            raise InvalidToken("not signed by a secret of this application")
+            raise InvalidToken(NOT_SIGNED)
         return CausalToken.parse(payload)
 
 

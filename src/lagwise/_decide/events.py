@@ -20,7 +20,7 @@ class Routed(Event):
     Attributes:
         route: the node, the one word why, and whether it serves for want of a replica (`route.fell_back`).
         write: whether the session may write.
-        waited: seconds the session waited for it; 0.0 when the node was known at once.
+        waited: seconds the session waited for a better View; 0.0 when the node was known at once.
     """
 
     __module__ = "lagwise.events"
@@ -69,12 +69,30 @@ class PositionAsked(Event):
     Attributes:
         node: the node that committed.
         found: whether its position is known; else the client reads from the primary for the window.
+        seconds: how long the question took; None where the answer to COMMIT told the position, or nothing was asked.
+        shared: whether the position is the answer to another commit's question.
     """
 
     __module__ = "lagwise.events"
 
     node: str
     found: bool
+    seconds: float | None = None
+    shared: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenBrought(Event):
+    """A client brought a token of this application. Told when its request opens a session."""
+
+    __module__ = "lagwise.events"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenIssued(Event):
+    """An answer carries a token: its client wrote, or saw, something in a session of this Router."""
+
+    __module__ = "lagwise.events"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from lagwise._decide.lsn import LSN
 from lagwise.errors import InvalidToken
 
+OTHER_VERSION = "not a causal token of this version of lagwise"
 _VERSION = 1
 _ENTRY = struct.Struct(">QIQII")  # system identifier, timeline, LSN, issued at, in doubt at
 _MOST = 16  # databases in one token: 16 make 599 characters, a seventh of the 4,096 that a cookie may have
@@ -99,7 +100,7 @@ class CausalToken:
             raise InvalidToken("not a causal token: it is not base64url text") from None
         entries, rest = divmod(len(raw) - 1, _ENTRY.size)
         if not raw or raw[0] != _VERSION or rest or not 1 <= entries <= _MOST:
-            raise InvalidToken("not a causal token of this version of lagwise")
+            raise InvalidToken(OTHER_VERSION)
         return cls.of(
             Position(system=system, timeline=timeline, lsn=LSN(lsn), issued_at=issued, in_doubt_at=doubt)
             for system, timeline, lsn, issued, doubt in _ENTRY.iter_unpack(raw[1:])

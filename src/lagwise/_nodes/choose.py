@@ -5,6 +5,7 @@ from collections.abc import Callable
 from lagwise._decide.route import Demand, Reason, Route, refusal, route
 from lagwise._decide.view import View
 from lagwise._nodes.monitor import Monitor
+from lagwise._nodes.waiting import Wait
 from lagwise.policy import Policy
 
 
@@ -12,6 +13,7 @@ async def choose(
     monitor: Monitor,
     policy: Policy,
     demand: Callable[[View], Demand],
+    wait: Wait,
     avoid: frozenset[str] = frozenset(),
 ) -> Route:
     """The route for a session opened now, past the nodes to `avoid`.
@@ -19,7 +21,7 @@ async def choose(
     `demand` says what the session asks of a view: a token's floor depends on which cluster it is of.
 
     Waits `policy.catch_up` at most for a replica to become fresh enough, and one probe at most when
-    no node can serve.
+    no node can serve; `wait` measures it.
 
     Raises:
         NoPrimary: a write, or a read that needs the primary, while there is none.
@@ -35,15 +37,19 @@ async def choose(
     chosen = current()
     if chosen.reason is Reason.NONE_CAUGHT_UP and demand(monitor.view).expired:
         # Is the position out of reach for good, or is this server's clock ahead? The primary knows.
-        await monitor.settled(now, now + policy.probe_timeout, every=True)
+        with wait:
+            await monitor.settled(now, now + policy.probe_timeout, every=True)
         chosen = current()
     if chosen.reason.may_improve and policy.catch_up and not avoid:
-        chosen = await _catch_up(monitor, policy, demand(monitor.view), now, current, chosen)
-    if chosen.node is None:
+        with wait:
+            chosen = await _catch_up(monitor, policy, demand(monitor.view), now, current, chosen)
+    every = chosen.reason is Reason.OTHER_TIMELINE
+    if chosen.node is None and (every or any(node.reading is None for node in monitor.view.nodes)):
         # A node that was lost a moment ago may only have lost one connection: probe it before refusing the session.
         # When a token has a later timeline than the view, another node was promoted: probe all of them.
         asked = monitor.clock()
-        await monitor.settled(asked, asked + policy.probe_timeout, every=chosen.reason is Reason.OTHER_TIMELINE)
+        with wait:
+            await monitor.settled(asked, asked + policy.probe_timeout, every=every)
         chosen = current()
     if chosen.node is None:
         raise refusal(monitor.view, policy, chosen, monitor.clock())

@@ -1,8 +1,10 @@
 """The ledger: what commits and reads add to what a client has seen."""
 
+from time import monotonic
 from typing import Any
 
-from lagwise._client.causality import Causality, Commit, doubt, whole_seconds
+from lagwise._client.causality import Causality, Commit
+from lagwise._client.doubts import doubt, whole_seconds
 from lagwise._decide.events import PositionAsked
 from lagwise._decide.token import Position
 from lagwise._decide.view import Reading, Role
@@ -25,10 +27,11 @@ class Ledger:
 
     async def committed(self, node: str, commit: Commit, driver: Any) -> None:
         """Ask for the position of a COMMIT that succeeded on this driver's connection: a later position covers it."""
-        reading = None
+        reading, shared, began = None, False, monotonic()
         try:
-            server = self._nodes.servers.get(node)
-            reading = await server.positions.after_commit(driver) if server is not None else None
+            if (server := self._nodes.servers.get(node)) is not None:
+                reading = await server.positions.after_commit(driver)
+                shared = reading is not None and server.positions.shared
         finally:
             found = reading is not None and reading.role is Role.PRIMARY
             if found and reading is not None:
@@ -36,7 +39,7 @@ class Ledger:
             else:
                 commit.unplaced()
             if (tell := self._nodes.watchers.told) is not None:
-                tell(PositionAsked(node=node, found=found))
+                tell(PositionAsked(node=node, found=found, seconds=monotonic() - began, shared=shared))
 
     def placed(self, node: str, commit: Commit, position: Position) -> None:
         """Take the position that the answer to COMMIT told."""

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise._client.causality import Causality, known_windows
 from lagwise._decide.catalog import BUILT_IN, Catalog
-from lagwise._decide.events import Refused, Routed
+from lagwise._decide.events import Refused
 from lagwise._decide.identity import Terms
 from lagwise._decide.route import Demand, Route, less_loaded, limit_reached, route, serves
 from lagwise._decide.view import Node, Role, View
@@ -21,7 +21,8 @@ from lagwise._nodes.home import Home
 from lagwise._nodes.intent import Intent
 from lagwise._nodes.member import Member
 from lagwise._nodes.monitor import Monitor
-from lagwise._nodes.watchers import Watchers, tell_ignored
+from lagwise._nodes.waiting import Wait
+from lagwise._nodes.watchers import Watchers
 from lagwise._pools.counters import checked_out
 from lagwise._pools.pools import Pools
 from lagwise._pools.targets import PRIMARY
@@ -159,9 +160,8 @@ class Nodes:
             return None
         if chosen.rival is not None:
             chosen = self._less_loaded(chosen.node, chosen.rival, chosen)
-        if (tell := self.watchers.told) is not None:
-            tell_ignored(seen, tell)
-            tell(Routed(route=chosen, write=intent.write))
+        if self.watchers.told is not None:
+            self.watchers.routed(seen, chosen, write=intent.write)
         return chosen
 
     async def choose(
@@ -175,22 +175,21 @@ class Nodes:
             NoPrimary: there is no primary, and the session needs it.
             NoReplica: no replica is fresh enough, and the policy does not let the read use the primary.
         """
-        began = self.monitor.clock()
-        if (tell := self.watchers.told) is not None:
-            tell_ignored(seen, tell)
+        wait, demand = Wait(self.monitor.clock), partial(intent.demand, seen, self.policy)
+        if self.watchers.told is not None:
+            self.watchers.meet(seen)
         try:
-            chosen = await choose(self.monitor, self.policy, partial(intent.demand, seen, self.policy), avoid=avoid)
+            chosen = await choose(self.monitor, self.policy, demand, wait, avoid)
             if chosen.node is not None and chosen.rival is not None:
                 chosen = self._less_loaded(chosen.node, chosen.rival, chosen)
             if chosen.fell_back and self.policy.fall_back_limit is not None:
                 self._take_place(holder, self.policy.fall_back_limit, chosen)
         except RoutingError as error:
             if (tell := self.watchers.told) is not None and self.is_open:
-                waited = self.monitor.clock() - began
-                tell(Refused(error=type(error).__name__, write=intent.write, waited=waited))
+                tell(Refused(error=type(error).__name__, write=intent.write, waited=wait.seconds))
             raise
-        if (tell := self.watchers.told) is not None:
-            tell(Routed(route=chosen, write=intent.write, waited=self.monitor.clock() - began))
+        if self.watchers.told is not None:
+            self.watchers.routed(seen, chosen, write=intent.write, waited=wait.seconds)
         return chosen
 
     def covers(self, chosen: Route, intent: Intent, seen: Causality) -> bool:
@@ -209,6 +208,11 @@ class Nodes:
         """Whether a write, or a read without a token, would be served now."""
         monitor = self.monitor
         return serves(monitor.view, self.policy, Demand(write=write), monitor.clock(), len(self._fallen_back))
+
+    @property
+    def fallen_back(self) -> int:
+        """How many sessions hold one of the `fall_back_limit` places on the primary."""
+        return len(self._fallen_back)
 
     def release(self, holder: object) -> None:
         """Free the holder's place on the primary, if it has one."""

@@ -29,6 +29,8 @@ class Positions:
         self._waiting = 0
         self._under_way: asyncio.Event | None = None
         self._patience: Patience | None = None
+        self.shared = False
+        """Whether the answer that was just returned is to another commit's question; read it before anything else."""
 
     async def after_commit(self, driver: Any) -> Reading | None:
         """A reading that was asked for after this call, or None when that fails, `timeout` seconds later at most.
@@ -40,7 +42,9 @@ class Positions:
             if self._given_up >= needed:
                 return None
             if self._under_way is None:
-                return await self._ask(driver)
+                reading = await self._ask(driver)
+                self.shared = False
+                return reading
             self._waiting += 1
             try:
                 await self._under_way.wait()
@@ -49,6 +53,7 @@ class Positions:
                 self._forget_silence()
                 raise
             self._waiting -= 1
+        self.shared = True
         return self._reading
 
     async def _ask(self, driver: Any) -> Reading | None:

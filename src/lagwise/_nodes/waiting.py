@@ -1,11 +1,28 @@
-"""Queues of waiters, in the order of the number they wait for; each is woken once, when it is reached."""
+"""Queues of waiters, in the order of the number they wait for, each woken once; and for how long a session waited."""
 
 import asyncio
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from itertools import count
 from math import inf
 
 _MOST = 10_000  # waiters; a further one does not wait
+
+
+class Wait:
+    """Adds up for how long one session has waited: `seconds`, 0.0 unless a block was entered."""
+
+    __slots__ = ("_began", "_clock", "seconds")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.seconds = self._began = 0.0
+        self._clock = clock
+
+    def __enter__(self) -> None:
+        self._began = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += self._clock() - self._began
 
 
 class Queue:

@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 
-from lagwise._client.causality import whole_seconds
+from lagwise._client.doubts import whole_seconds
 from lagwise._decide.lsn import LSN
 from lagwise._decide.token import Position
 
