@@ -150,5 +150,5 @@ async def test_instrumentation_may_come_later(cluster: Cluster, monkeypatch: pyt
     assert pools.writes
     assert pools.reads
     assert pools.monitoring
-    assert made == ["lagwise.node.writing", "lagwise.node.reading", "lagwise.node.monitoring"]
+    assert made == ["node.writing", "node.reading", "node.monitoring"]
     await pools.close(2.0)

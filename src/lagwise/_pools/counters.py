@@ -2,14 +2,17 @@
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import nlargest
+from time import monotonic
 from typing import Any
 from weakref import WeakSet
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import Pool
 
+from lagwise._pools.durations import Durations
 from lagwise._pools.internals import most_overflow
 
 _RECENT = 10.0  # seconds
@@ -18,20 +21,50 @@ _PATIENCE = 30.0  # seconds that a session waits for a connection, where its poo
 
 @dataclass(slots=True, eq=False)
 class Counters:
-    """Counts of what happened at one pool since the Router was made, and the connections in use now."""
+    """Counts of what happened at one pool since the Router was made, and the connections in use now.
+
+    Attributes:
+        waits: sessions that had to wait for a connection; `waiting` of them wait now.
+        timeouts: sessions that got none in time.
+        opened: connections opened.
+        wait_time: how long sessions waited for another's connection, however the wait ended; 0 for those that did not.
+        create_time: how long it took to open a connection and to set it up; only for PostgreSQL.
+    """
 
     waits: int = 0
     waiting: int = 0
     timeouts: int = 0
     opened: int = 0
+    wait_time: Durations = field(default_factory=Durations, repr=False)
+    create_time: Durations = field(default_factory=Durations, repr=False)
     out: WeakSet[Connection] = field(default_factory=WeakSet, repr=False)
     """Connections that sessions got; those that went back to the pool are closed, and not in use."""
     _recently: deque[float] = field(default_factory=lambda: deque(maxlen=10_000), repr=False)
 
-    def open(self, now: float) -> None:
-        """Count a connection opened at `now`, monotonic seconds."""
+    @contextmanager
+    def pending(self) -> Iterator[None]:
+        """Count a session that waits for a connection inside the block, and for how long."""
+        self.waits += 1
+        self.waiting += 1
+        began = monotonic()
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+            self.wait_time.add(monotonic() - began)
+
+    def refuse(self) -> None:
+        """Count a session that would wait in vain."""
+        self.waits += 1
+        self.timeouts += 1
+        self.wait_time.add_none()
+
+    def open(self, now: float, began: float | None = None) -> None:
+        """Count a connection opened at `now`; `began`: when opening it began. Monotonic seconds."""
         self.opened += 1
         self._recently.append(now)
+        if began is not None:
+            self.create_time.add(now - began)
 
     def opened_per_second(self, now: float) -> float:
         """The mean of the last ten seconds. A pool that is large enough opens none once it is warm."""

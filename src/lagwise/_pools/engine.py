@@ -80,6 +80,9 @@ class RoutedEngine(OptionedEngine):
         reserved = not open_one and self._wait(task, request)
         try:
             if open_one:
+                tally.wait_time.at_once += 1  # what add_none() does, without the cost of a call
+                for hear in tally.wait_time.heard:
+                    hear(0.0)
                 connection = self.kind(self)  # nothing is sent
                 if is_closed(connection):
                     connection = self._bounded(task, partial(self._another, connection))
@@ -108,32 +111,29 @@ class RoutedEngine(OptionedEngine):
         """Wait for the session's turn, unless a connection is available; whether to use the reserve then."""
         pool = self.pool
         if not self.tally.waiting and available(pool):
+            self.tally.wait_time.add_none()
             return False
         using = [one for one in self.tally.in_use() if isinstance(one, PooledConnection)]
         held = sum(one.task is task for one in using)
         if held > 1 and not available(pool):
-            self.tally.waits += 1
-            self.tally.timeouts += 1
+            self.tally.refuse()
             raise WaitsForItself(
                 f"this request holds {held} connections to {self.traffic.name} and opens a session that needs another, "
                 f"while all {capacity(self.pool):g} of the pool are in use: the sessions would wait for each other. "
                 "Use one session for what belongs together, or end one before the next begins."
             )
         kin = held > 0 or (request is not None and any(one.request is request for one in using))
-        self.tally.waits += 1
-        self.tally.waiting += 1
         try:
-            await_only(
-                self.turns.wait(lambda: available(pool), self.reserve.free, patience(pool), first=held > 0, kin=kin)
-            )
+            with self.tally.pending():
+                await_only(
+                    self.turns.wait(lambda: available(pool), self.reserve.free, patience(pool), first=held > 0, kin=kin)
+                )
         except TimeoutError as error:
             raise self._exhausted() from error
         except TurnedAway as error:
             raise NotConnected(
                 f"{self.traffic.name} does not answer, and gave this read no connection. Retry.", error
             ) from None
-        finally:
-            self.tally.waiting -= 1
         if available(pool):
             return False
         self.reserve.promise()

@@ -9,9 +9,10 @@ _MOST_TEXT, _MOST_NAMES = 10_000, 100  # of what a listener sends: characters a 
 
 
 class Heard:
-    """The statements that the application's listeners send while they set a connection up."""
+    """The statements that the application's listeners send while they set a connection up; `began`: since when."""
 
-    def __init__(self) -> None:
+    def __init__(self, began: float) -> None:
+        self.began = began
         self.names: dict[str, None] = {}
         """Names that may be settings of the application's own."""
         self.authorises = False

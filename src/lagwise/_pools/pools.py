@@ -125,7 +125,8 @@ class Pools:
 
     def in_use(self) -> dict[str, AsyncEngine]:
         """The engines that exist so far, by role: writing, reading. SQLite has one for both."""
-        made = {role: self.__dict__[role] for role in _ROLES if role in self.__dict__}
+        # In one look each: metrics are collected in another thread, while the Router may be closing.
+        made = {role: engine for role in _ROLES if (engine := self.__dict__.get(role)) is not None}
         if made.get("reading") is made.get("writing"):
             made.pop("reading", None)
         return made
@@ -170,7 +171,7 @@ class Pools:
         if isinstance(options.get("pool"), Pool):
             options["pool"] = options["pool"].recreate()  # one pool for all roles would have one setup for all
         else:
-            options.setdefault("pool_logging_name", f"lagwise.{self.name}.{role}")
+            options.setdefault("pool_logging_name", f"{self.name}.{role}")
         # Looked up when it is called: instrumentation replaces it, and may come after this import.
         return extension.create_async_engine(self._url, **options)
 

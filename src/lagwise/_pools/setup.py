@@ -103,11 +103,12 @@ class Setup:
             driver.terminate()
 
     async def _connect(self, create: Callable[..., Any] | None, owned: bool, *args: Any, **kw: Any) -> Any:
-        return self._note(await self._opening.connect(create, owned, *args, **kw))
+        began = monotonic()
+        return self._note(await self._opening.connect(create, owned, *args, **kw), began)
 
-    def _note(self, driver: Any) -> Any:
+    def _note(self, driver: Any, began: float | None = None) -> Any:
         if driver not in self._heard:
-            self._heard[driver] = heard = Heard()
+            self._heard[driver] = heard = Heard(monotonic() if began is None else began)
             driver.add_query_logger(heard.query)
             task = asyncio.current_task()
             if task is not None:
@@ -151,7 +152,7 @@ class Setup:
             self._unready.pop(task, None)
         self.drivers.add(driver)
         if self._counters is not None:
-            self._counters.open(monotonic())
+            self._counters.open(monotonic(), heard.began if heard is not None else None)
 
     def _expect(self, system: int) -> None:
         expected = self._traffic.system()
