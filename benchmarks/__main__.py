@@ -37,6 +37,7 @@ SCENARIOS = {
     "black-hole": "benchmarks.silence:run",
     "instructions": "benchmarks.instructions:run",
     "judging": "benchmarks.judging:run",
+    "scrape": "benchmarks.scrape:run",
 }
 _SHOWN = ("lagwise", "sqlalchemy", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
 

@@ -150,7 +150,7 @@ class Router:
     @property
     def fallen_back(self) -> int:
         """How many sessions read from the primary in one of the places that `Policy(fall_back_limit=...)` allows."""
-        return self._nodes.fallen_back
+        return len(self._nodes.fallen_back)
 
     @property
     def sticky_clients(self) -> int:

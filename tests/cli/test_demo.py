@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from lagwise._decide.view import Standing
 from lagwise.cli import app
 from lagwise.cli.demo import report
-from lagwise.cli.demo.traffic import Tally, quantile
+from lagwise.cli.demo.traffic import Score, quantile
 from lagwise.health import NodeHealth, Nodes
 from lagwise.testing import wait_until
 from lagwise.testing.processes import alive
@@ -143,14 +143,14 @@ def test_a_missing_postgresql_is_one_line(monkeypatch: pytest.MonkeyPatch, place
 @pytest.mark.parametrize(
     ("naive", "lagwise", "passed", "words"),
     [
-        (Tally(stale=5, own_reads=9), Tally(own_reads=9), True, "missed 5 of 9 own items; lagwise missed none of 9"),
-        (Tally(stale=5, own_reads=9), Tally(stale=1, own_reads=9), False, "lagwise missed 1 of 9 own items"),
-        (Tally(stale=5, own_reads=9), Tally(own_reads=9, errors=1), False, "1 requests failed through lagwise"),
-        (Tally(own_reads=9), Tally(own_reads=9), False, "The naive split missed nothing"),
-        (Tally(stale=5, own_reads=9), Tally(), False, "No client read back its own item"),
+        (Score(stale=5, own_reads=9), Score(own_reads=9), True, "missed 5 of 9 own items; lagwise missed none of 9"),
+        (Score(stale=5, own_reads=9), Score(stale=1, own_reads=9), False, "lagwise missed 1 of 9 own items"),
+        (Score(stale=5, own_reads=9), Score(own_reads=9, errors=1), False, "1 requests failed through lagwise"),
+        (Score(own_reads=9), Score(own_reads=9), False, "The naive split missed nothing"),
+        (Score(stale=5, own_reads=9), Score(), False, "No client read back its own item"),
     ],
 )
-def test_the_verdict_can_be_no(naive: Tally, lagwise: Tally, passed: bool, words: str) -> None:
+def test_the_verdict_can_be_no(naive: Score, lagwise: Score, passed: bool, words: str) -> None:
     """It passes only when the naive split was stale and lagwise, having been asked, was not."""
     ruling = report.verdict(naive, lagwise)
     assert (ruling.passed, words in ruling.words) == (passed, True)
@@ -158,7 +158,7 @@ def test_the_verdict_can_be_no(naive: Tally, lagwise: Tally, passed: bool, words
 
 def test_the_tables_fit_a_terminal() -> None:
     """80 columns hold both tables whole: no cell is cut, however far the numbers get."""
-    tally = Tally(99999, 99999, 99999, 99999, 99999, 99999, read_times=[9.9999])
+    tally = Score(99999, 99999, 99999, 99999, 99999, 99999, read_times=[9.9999])
     node = NodeHealth(
         status="warn",
         standing=Standing.OTHER_TIMELINE,

@@ -20,6 +20,7 @@ PUBLIC = (
     "lagwise.events",
     "lagwise.store",
     "lagwise.httpx",
+    "lagwise.prometheus",
     "lagwise.testing",
     "lagwise.testing.history",
 )

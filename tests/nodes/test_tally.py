@@ -10,7 +10,8 @@ from lagwise._client.cookies import Jar
 from lagwise._client.signature import Seal
 from lagwise._decide.failure import Failure
 from lagwise._decide.node import Standing
-from lagwise._nodes.tally import LABELS, SECONDS, Tally
+from lagwise._nodes.tally import LABELS, Tally
+from lagwise._pools.durations import BOUNDS
 
 
 def counted(*told: events.Event) -> dict[str, dict[tuple[str, ...], int]]:
@@ -122,8 +123,8 @@ def test_the_tally_does_not_grow_beyond_words_and_nodes() -> None:
 def test_durations_are_in_the_bucket_that_bounds_them() -> None:
     """A bound is part of its bucket, as in Prometheus; what is beyond the last is in the one without a bound."""
     tally = Tally()
-    for seconds in (0.0005, 0.001, math.nextafter(0.001, 1), 9.0):
+    for seconds in (0.0005, 0.001, math.nextafter(0.001, 1), 11.0):
         tally(events.Routed(route=REPLICA, write=False, waited=seconds))
-    assert tally.waited.counts == [2, 1, *[0] * (len(SECONDS) - 2), 1]
-    assert tally.waited.total == pytest.approx(9.0025)
+    assert tally.waited.counts == (2, 1, *[0] * (len(BOUNDS) - 2), 1)
+    assert tally.waited.total == pytest.approx(11.0025)
     assert sum(tally.waited.counts) == sum(tally.waits.values())

@@ -49,7 +49,7 @@ class Causality:
     untold: tuple[Event, ...] = ()
     """What the middleware has to report. It knows no Router: the first session of one with a watcher reports it."""
     tell: Watcher | None = None
-    """Tells the watchers of that Router; the middleware reports the token that it answers with."""
+    """Tells the watchers of the Router in which the token grew; the middleware reports that it issues the token."""
     principals: Principals | None = None  # whom a request acts for; None without a store
     _grew = False
     _window = 0.0

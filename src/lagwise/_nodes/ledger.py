@@ -56,6 +56,7 @@ class Ledger:
         reading = await monitor.after(node, now, now + policy.probe_timeout)
         position = doubt(monitor.view.system) if reading is None else _position(reading)
         seen.saw(position, policy.sticky_window)
+        self._nodes.watchers.will_issue(seen)
 
 
 def _position(reading: Reading) -> Position:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise._client.causality import Causality, known_windows
 from lagwise._decide.catalog import BUILT_IN, Catalog
-from lagwise._decide.events import Refused
+from lagwise._decide.events import Refused, Routed
 from lagwise._decide.identity import Terms
 from lagwise._decide.route import Demand, Route, less_loaded, limit_reached, route, serves
 from lagwise._decide.view import Node, Role, View
@@ -42,7 +42,7 @@ class Nodes:
         self._monitor: Monitor | None = None
         self._replicas: dict[str, bool] = {}
         self._drained: set[str] = set()
-        self._fallen_back: WeakSet[object] = WeakSet()
+        self.fallen_back: WeakSet[object] = WeakSet()
         self._open = AsyncExitStack()
         self.home = Home()
 
@@ -160,8 +160,10 @@ class Nodes:
             return None
         if chosen.rival is not None:
             chosen = self._less_loaded(chosen.node, chosen.rival, chosen)
-        if self.watchers.told is not None:
-            self.watchers.routed(seen, chosen, write=intent.write)
+        if (routed := self.watchers.routed) is not None:
+            if seen is not None:
+                self.watchers.meet(seen, chosen.reason)
+            routed(chosen, intent.write)
         return chosen
 
     async def choose(
@@ -188,8 +190,9 @@ class Nodes:
             if (tell := self.watchers.told) is not None and self.is_open:
                 tell(Refused(error=type(error).__name__, write=intent.write, waited=wait.seconds))
             raise
-        if self.watchers.told is not None:
-            self.watchers.routed(seen, chosen, write=intent.write, waited=wait.seconds)
+        if (tell := self.watchers.told) is not None:
+            self.watchers.meet(seen, chosen.reason)
+            tell(Routed(route=chosen, write=intent.write, waited=wait.seconds))
         return chosen
 
     def covers(self, chosen: Route, intent: Intent, seen: Causality) -> bool:
@@ -207,16 +210,11 @@ class Nodes:
     def serves(self, *, write: bool) -> bool:
         """Whether a write, or a read without a token, would be served now."""
         monitor = self.monitor
-        return serves(monitor.view, self.policy, Demand(write=write), monitor.clock(), len(self._fallen_back))
-
-    @property
-    def fallen_back(self) -> int:
-        """How many sessions hold one of the `fall_back_limit` places on the primary."""
-        return len(self._fallen_back)
+        return serves(monitor.view, self.policy, Demand(write=write), monitor.clock(), len(self.fallen_back))
 
     def release(self, holder: object) -> None:
         """Free the holder's place on the primary, if it has one."""
-        self._fallen_back.discard(holder)
+        self.fallen_back.discard(holder)
 
     def _learned(self, catalog: Catalog) -> None:
         for pools in self.pools.values():
@@ -242,9 +240,9 @@ class Nodes:
         return less_loaded(chosen, load, checked_out(other.reads.pool) / other.weight)
 
     def _take_place(self, holder: object, limit: int, chosen: Route) -> None:
-        if holder not in self._fallen_back and limit_reached(self.policy, len(self._fallen_back)):
+        if holder not in self.fallen_back and limit_reached(self.policy, len(self.fallen_back)):
             raise NoReplica(
                 f"no replica may serve this read ({chosen.reason}), and {limit} sessions read from the primary in "
                 "their place already (fall_back_limit). Retry when a replica is back, or raise the limit."
             )
-        self._fallen_back.add(holder)
+        self.fallen_back.add(holder)

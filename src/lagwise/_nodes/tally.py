@@ -1,6 +1,5 @@
 """The tally: what became of sessions, tokens, commits and nodes, in numbers."""
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, MutableMapping
 
@@ -17,13 +16,12 @@ from lagwise._decide.events import (
     TokenIgnored,
     TokenIssued,
 )
+from lagwise._decide.route import Route
 from lagwise._decide.token import OTHER_VERSION
+from lagwise._pools.durations import Durations
 
 Key = tuple[str, ...]
 Counts = MutableMapping[Key, int]
-
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""The upper bounds of the histograms' buckets, seconds. What is longer is in the last one, without a bound."""
 
 LABELS: dict[str, Key] = {
     "routes": ("node", "reason", "role"),
@@ -49,27 +47,11 @@ def _counts(_: str) -> Counts:
     return defaultdict(int)
 
 
-class Durations:
-    """A histogram of seconds: how many were in each bucket (`SECONDS`, and one without a bound), and their sum."""
-
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(SECONDS) + 1)
-        self.total = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Add one."""
-        self.counts[bisect_left(SECONDS, seconds)] += 1
-        self.total += seconds
-
-
 class Tally:
     """Counts events: `db.watch(Tally())`. It grows by the names of nodes and by words of fixed sets, and no further.
 
     Args:
         counts: makes the mapping for one name of `LABELS`; a caller that has another place for the numbers has its own.
-        waited, asked: observe the seconds that a session waited for its node, and that a position was asked for.
 
     Attributes:
         routes: sessions by node, reason, and role: `write` or `read`.
@@ -83,15 +65,11 @@ class Tally:
             asked, or `unknown`.
         evictions: how often a replica left the rotation, by its standing then; `returns`: how often it came back.
         promotions: how often a node was promoted.
+        waited: how long sessions waited for a better View, of those that did.
+        asked: how long commits took to get a position that the answer to COMMIT had not told.
     """
 
-    def __init__(
-        self,
-        counts: Callable[[str], Counts] = _counts,
-        *,
-        waited: Callable[[float], object] | None = None,
-        asked: Callable[[float], object] | None = None,
-    ) -> None:
+    def __init__(self, counts: Callable[[str], Counts] = _counts) -> None:
         self.routes = counts("routes")
         self.waits = counts("waits")
         self.fall_backs = counts("fall_backs")
@@ -105,30 +83,32 @@ class Tally:
         self.returns = counts("returns")
         self.promotions = counts("promotions")
         self.waited, self.asked = Durations(), Durations()
-        self._waited, self._asked = waited or self.waited.observe, asked or self.asked.observe
         self._evicted = set[str]()
+
+    def routed(self, route: Route, write: bool) -> None:
+        """Count a session that got its node: all there is to count where it got the node at once."""
+        # The plain string of the reason: Python computes the hash of an enumeration's member anew each time.
+        self.routes[route.node or "", route.reason._value_, "write" if write else "read"] += 1
 
     def __call__(self, event: Event) -> None:
         """Count this event."""
-        if type(event) is Routed:
+        if isinstance(event, Routed):
             route = event.route
-            # The plain strings: Python computes the hash of an enumeration's member anew each time.
-            reason = route.reason._value_
-            self.routes[route.node or "", reason, "write" if event.write else "read"] += 1
+            self.routed(route, event.write)
             if route.fell_back:
-                self.fall_backs[(reason,)] += 1
+                self.fall_backs[str(route.reason),] += 1
             if event.waited:
                 self.waits["replica" if route.on_replica else "primary",] += 1
-                self._waited(event.waited)
+                self.waited.add(event.waited)
         elif isinstance(event, Refused):
             self.refusals[event.error, "write" if event.write else "read"] += 1
             if event.waited:
                 self.waits["refused",] += 1
-                self._waited(event.waited)
+                self.waited.add(event.waited)
         elif isinstance(event, PositionAsked):
             self.positions[event.node, _outcome(event)] += 1
             if event.seconds is not None:
-                self._asked(event.seconds)
+                self.asked.add(event.seconds)
         elif isinstance(event, TokenBrought):
             self.tokens_brought[()] += 1
         elif isinstance(event, TokenIssued):

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Callable
-from weakref import WeakSet
+from dataclasses import dataclass
+from weakref import ref
 
 from lagwise._client.causality import Causality
 from lagwise._decide.events import Event, Routed, Watcher
 from lagwise._decide.route import Reason, Route
 from lagwise._nodes.log import log_event
 from lagwise._nodes.say import say
+from lagwise._nodes.tally import Tally
 
 
 class Watchers:
@@ -16,16 +18,19 @@ class Watchers:
 
     Attributes:
         told: tells all of them; None while there are none, so that sessions make no event in vain.
+        routed: tells all of them, in few instructions, that a session got its node at once, and whether it may write;
+            None while there are none.
     """
 
     def __init__(self) -> None:
         self.told: Watcher | None = None
-        self._all: tuple[Watcher, ...] = ()
-        self._sticky: WeakSet[Causality] = WeakSet()
+        self.routed: Callable[[Route, bool], None] | None = None
+        self._all: tuple[_Listening, ...] = ()
+        self._sticky: set[ref[Causality]] = set()
 
     def add(self, watcher: Watcher) -> Callable[[], None]:
         """Tell this watcher of every event from now on; the function returned ends that."""
-        mine = _guarded(watcher)
+        mine = _listening(watcher)
 
         def stop() -> None:
             self._set(tuple(each for each in self._all if each is not mine))
@@ -38,50 +43,75 @@ class Watchers:
         log_event(event)
         self.pass_on(event)
 
-    def routed(self, seen: Causality | None, chosen: Route, *, write: bool, waited: float = 0.0) -> None:
-        """Tell the watchers where a session of this client went."""
-        if seen is not None:
-            if seen.tell is None or seen.untold:
-                self.meet(seen)
-            if chosen.reason is Reason.STICKY:
-                self._sticky.add(seen)
-        self.pass_on(Routed(route=chosen, write=write, waited=waited))
-
-    def meet(self, seen: Causality | None) -> None:
-        """Report, once, what this client brought to the middleware, which knows no Router, and what it will be given.
-
-        A causality inside the request's own is met together with that one.
-        """
-        for each in seen.carriers() if seen is not None else ():
-            each.tell = each.tell or self.pass_on
-            untold, each.untold = each.untold, ()
-            for event in untold:
-                self.pass_on(event)
-
     def pass_on(self, event: Event) -> None:
         """Tell the watchers that there are now."""
         if self.told is not None:
             self.told(event)
 
+    def meet(self, seen: Causality | None, reason: Reason | None = None) -> None:
+        """Report, once, what this client brought to the middleware, which knows no Router; and note who is sticky."""
+        if seen is None:
+            return
+        if seen.untold:
+            untold, seen.untold = seen.untold, ()
+            for event in untold:
+                self.pass_on(event)
+        if reason is Reason.STICKY:
+            self._sticky.add(ref(seen, self._sticky.discard))
+        elif reason is Reason.WRITE:
+            self.will_issue(seen)
+
+    def will_issue(self, seen: Causality) -> None:
+        """This client's token grows in a session of this Router: the middleware that issues it is to report it here."""
+        for each in seen.carriers():
+            each.tell = self.pass_on
+
     @property
     def sticky_clients(self) -> int:
         """Requests and jobs under way of which a session was sent to the primary as `sticky`; counted while watched."""
-        return sum(seen.under_way for seen in self._sticky)
+        # Asked in another thread as well: a list is made of a set in one step.
+        alive = (each() for each in list(self._sticky))
+        return sum(seen is not None and seen.under_way for seen in alive)
 
-    def _set(self, watchers: tuple[Watcher, ...]) -> None:
+    def _set(self, watchers: "tuple[_Listening, ...]") -> None:
         self._all = watchers
-        self.told = None if not watchers else watchers[0] if len(watchers) == 1 else self._each
+        self.told = None if not watchers else watchers[0].told if len(watchers) == 1 else self._each
+        self.routed = None if not watchers else watchers[0].routed if len(watchers) == 1 else self._each_routed
 
     def _each(self, event: Event) -> None:
         for watcher in self._all:
-            watcher(event)
+            watcher.told(event)
+
+    def _each_routed(self, route: Route, write: bool) -> None:
+        for watcher in self._all:
+            watcher.routed(route, write)
 
 
-def _guarded(watcher: Watcher) -> Watcher:
-    def guarded(event: Event) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Listening:
+    told: Watcher
+    routed: Callable[[Route, bool], None]
+
+
+def _listening(watcher: Watcher) -> _Listening:
+    def told(event: Event) -> None:
         try:
             watcher(event)
         except Exception as error:
-            say(logging.ERROR, "watcher-failed", watched=type(event).__name__, error=type(error).__name__)
+            _failed(type(event), error)
 
-    return guarded
+    if isinstance(watcher, Tally):
+        count = watcher.routed
+
+        def routed(route: Route, write: bool) -> None:
+            try:
+                return count(route, write)  # without the event, which would cost as much again
+            except Exception as error:
+                _failed(Routed, error)
+
+        return _Listening(told, routed)
+    return _Listening(told, lambda route, write: told(Routed(route=route, write=write)))
+
+
+def _failed(event: type[Event], error: Exception) -> None:
+    say(logging.ERROR, "watcher-failed", watched=event.__name__, error=type(error).__name__)

@@ -1,11 +1,12 @@
 """COMMIT, and in the same message the query for its position: a write's token costs no round trip."""
 
+import math
 import re
+import time
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 
-from lagwise._client.doubts import whole_seconds
 from lagwise._decide.lsn import LSN
 from lagwise._decide.token import Position
 
@@ -93,7 +94,7 @@ def told_place(driver: PlacingDriver) -> Position | None:
         system=int(system) % (1 << 64),  # bigint in SQL, unsigned in the control file
         timeline=int(timeline, 16),
         lsn=LSN(int(high, 16) << 32 | int(low, 16)).normalised(int(page), int(segment)),
-        issued_at=whole_seconds(),
+        issued_at=math.ceil(time.time()),  # whole_seconds(), without a call for each commit
     )
 
 

@@ -16,7 +16,7 @@ from lagwise import health
 from lagwise.cli.demo import report
 from lagwise.cli.demo.application import LAGWISE, NAIVE
 from lagwise.cli.demo.stage import Stage, stage
-from lagwise.cli.demo.traffic import Tally, drive
+from lagwise.cli.demo.traffic import Score, drive
 
 _WARM_UP, _REFRESH, _LINE_EVERY = 0.5, 0.25, 2.0  # seconds
 
@@ -27,7 +27,7 @@ async def play(seconds: float, clients: int, *, serve: bool, as_json: bool, clos
     console.print("Starting a primary and two replicas that lag ...")
     async with stage() as where:
         try:
-            naive, lagwise = Tally(), Tally()
+            naive, lagwise = Score(), Score()
             source = where.cluster.origin.partition(": ")[0]  # without the directory
             title = f"PostgreSQL {where.cluster.version} ({source}), {clients} clients"
 
@@ -59,7 +59,7 @@ async def _warm_up(url: str, clients: int) -> None:
     """Let both applications fill their pools, uncounted: connecting is not compared."""
     async with asyncio.TaskGroup() as group:
         for path in (NAIVE, LAGWISE):
-            group.create_task(drive(url, path, Tally(), clients=clients, seconds=_WARM_UP))
+            group.create_task(drive(url, path, Score(), clients=clients, seconds=_WARM_UP))
 
 
 async def _keep_up(where: Stage, *, quiet: bool) -> None:
@@ -93,7 +93,7 @@ async def _shown(console: Console, picture: Callable[[], RenderableType]) -> Asy
 
 
 @asynccontextmanager
-async def _told(console: Console, name: str, tally: Tally) -> AsyncIterator[None]:
+async def _told(console: Console, name: str, tally: Score) -> AsyncIterator[None]:
     """Say how a phase is getting on, where there is no terminal."""
     if _is_live(console) or console.quiet:
         yield

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lagwise.cli.demo.stage import DELAYS
-from lagwise.cli.demo.traffic import THINK, Tally, quantile
+from lagwise.cli.demo.traffic import THINK, Score, quantile
 from lagwise.health import Nodes
 
 NOTE = (
@@ -29,7 +29,7 @@ class Verdict(NamedTuple):
     words: str
 
 
-def verdict(naive: Tally, lagwise: Tally) -> Verdict:
+def verdict(naive: Score, lagwise: Score) -> Verdict:
     """Passed when lagwise missed nothing where the naive split did; failed requests prove nothing."""
     if lagwise.stale:
         return Verdict(False, f"lagwise missed {lagwise.stale} of {lagwise.own_reads} own items. It promises 0: a bug.")
@@ -47,7 +47,7 @@ def verdict(naive: Tally, lagwise: Tally) -> Verdict:
     )
 
 
-def tables(naive: Tally, lagwise: Tally, nodes: Nodes, title: str) -> Group:
+def tables(naive: Score, lagwise: Score, nodes: Nodes, title: str) -> Group:
     """Both phases side by side, and where each node is."""
     # As Text: "lagwise[embedded]" is no markup.
     counts = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE, pad_edge=False)
@@ -59,7 +59,7 @@ def tables(naive: Tally, lagwise: Tally, nodes: Nodes, title: str) -> Group:
     return Group(counts, _nodes(naive, lagwise, nodes))
 
 
-def line(name: str, tally: Tally, seconds: float) -> str:
+def line(name: str, tally: Score, seconds: float) -> str:
     """One line on the progress of a phase, for output without a terminal."""
     return (
         f"{name:<12} {seconds:4.1f} s  {tally.requests} requests, "
@@ -68,7 +68,7 @@ def line(name: str, tally: Tally, seconds: float) -> str:
     )
 
 
-def as_json(naive: Tally, lagwise: Tally, nodes: Nodes) -> dict[str, Any]:
+def as_json(naive: Score, lagwise: Score, nodes: Nodes) -> dict[str, Any]:
     """Everything, for scripts; times in milliseconds, shares between 0 and 1."""
     ruling = verdict(naive, lagwise)
     kept = {"standing", "role", "lsn", "staleness", "lag_bytes"}
@@ -84,7 +84,7 @@ def as_json(naive: Tally, lagwise: Tally, nodes: Nodes) -> dict[str, Any]:
     }
 
 
-def _tally_json(tally: Tally) -> dict[str, Any]:
+def _tally_json(tally: Score) -> dict[str, Any]:
     return {
         "requests": tally.requests,
         "writes": tally.writes,
@@ -101,7 +101,7 @@ def _tally_json(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _nodes(naive: Tally, lagwise: Tally, nodes: Nodes) -> Table:
+def _nodes(naive: Score, lagwise: Score, nodes: Nodes) -> Table:
     title = "Nodes, and the share of reads they served"
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE, pad_edge=False)
     for column in ("node", "standing", "LSN"):
@@ -132,7 +132,7 @@ def _of(part: int, whole: int) -> str:
     return f"{part} of {whole}"
 
 
-_ROWS: tuple[tuple[str, Callable[[Tally], str]], ...] = (
+_ROWS: tuple[tuple[str, Callable[[Score], str]], ...] = (
     ("requests", lambda tally: str(tally.requests)),
     ("stale reads of own items", lambda tally: _of(tally.stale, tally.own_reads)),
     ("others' items not there yet", lambda tally: _of(tally.other_missing, tally.other_reads)),

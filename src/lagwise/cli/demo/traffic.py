@@ -20,7 +20,7 @@ _TIMEOUT = 10.0  # seconds until a request counts as failed
 
 
 @dataclass(slots=True)
-class Tally:
+class Score:
     """What the clients saw. A stale read is a GET of an item that the same client has created, and a 404."""
 
     writes: int = 0
@@ -63,7 +63,7 @@ class Client:
 
     http: httpx.AsyncClient
     path: str
-    tally: Tally
+    tally: Score
     board: list[int]
     """Every item whose creation was acknowledged, by whichever client."""
     random: random.Random
@@ -137,7 +137,7 @@ class Client:
             return None
 
 
-async def drive(url: str, path: str, tally: Tally, *, clients: int, seconds: float) -> None:
+async def drive(url: str, path: str, tally: Score, *, clients: int, seconds: float) -> None:
     """Let `clients` use the endpoints at `path` for `seconds`; every other one only reads.
 
     Each has a connection and a cookie jar of its own, and is seeded alike in every phase.

@@ -1,0 +1,5 @@
+"""Metrics for Prometheus: `REGISTRY.register(Collector(db))`."""
+
+from lagwise.prometheus.collector import Collector
+
+__all__ = ["Collector"]
