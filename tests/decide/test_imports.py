@@ -16,6 +16,7 @@ HEAVY = {
     "uvicorn",
     "testcontainers",
     "prometheus_client",
+    "opentelemetry",
     "httpx",
     "redis",
 }

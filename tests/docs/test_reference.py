@@ -21,6 +21,7 @@ PUBLIC = (
     "lagwise.store",
     "lagwise.httpx",
     "lagwise.prometheus",
+    "lagwise.opentelemetry",
     "lagwise.testing",
     "lagwise.testing.history",
 )
