@@ -4,9 +4,11 @@ import math
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from lagwise._client.brought import Brought, Reader
+from lagwise._client.bucket import Bucket
 from lagwise._client.causality import Causality
 from lagwise._client.cookies import NAME, Given, Jar
 from lagwise._client.holding import Hold, failure
@@ -106,6 +108,7 @@ class CausalityMiddleware:
         brought = self._reader.read(scope["headers"])
         # One mutable object, reachable from whatever copies the scope or the context on the way down.
         with Causality(brought.token) as seen:
+            seen.find_bucket = partial(Bucket, scope["headers"], self._jar)
             within_starlette = "app" in scope
             scope[_SCOPE] = seen
             if brought.untold:
@@ -164,16 +167,20 @@ class CausalityMiddleware:
         return covered
 
     def _answer(self, message: Message, seen: Causality, brought: Brought, scope: Scope, arrived: float) -> None:
-        if not (seen.grew or self._route_header):
+        if not (seen.grew or self._route_header or seen.bucket is not None):
             return
         headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
-        if seen.grew:
+        cookie = seen.bucket.cookie(headers) if seen.bucket is not None else None
+        if seen.grew or cookie is not None:
             for name, _ in headers:
                 if name.lower() == b"cache-control":
                     break
             else:
-                # A shared cache that kept this answer would hand one client's token to all.
+                # A shared cache that kept this answer would hand one client's token, or bucket, to all.
                 headers.append((b"cache-control", b"private"))
+        if cookie is not None:
+            headers.append((b"set-cookie", cookie.encode()))
+        if seen.grew:
             token = seen.token
             text = self._seal.sealed(token)
             if seen.tell is not None:

@@ -20,12 +20,14 @@ from lagwise._decide.events import (
     TwoPrimaries,
     Watcher,
 )
+from lagwise._decide.shadow import HeldBack
 
 __all__ = [
     "BeliefContradicted",
     "ClusterChanged",
     "ClusterUnconfirmed",
     "Event",
+    "HeldBack",
     "NodeChanged",
     "NodeRefusesConnections",
     "NodeUnreachable",

@@ -43,6 +43,8 @@ class Policy:
     """What a client's token carries: its writes, or in a "session" also what it has read (monotonic reads)."""
     without_primary: WithoutPrimary = "serve"
     """While no primary can be seen: serve reads from replicas of unknown staleness, or refuse them."""
+    offload: float = 1.0
+    """The share of clients, 0 to 1, whose reads may go to replicas; the primary serves those of the others."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -56,6 +58,9 @@ class Policy:
                 f"sticky_window ({self.sticky_window:g} s) must be at least max_lag ({self.max_lag:g} s): "
                 "an expired token would uncover replicas that miss the write; raise sticky_window or lower max_lag"
             )
+        share = self.offload
+        if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1:
+            raise ValueError(f"offload must be a share of clients from 0 to 1, not {share!r}")
         limit = self.fall_back_limit
         if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
             raise ValueError(f"fall_back_limit must be a whole number of sessions or None for no limit, not {limit!r}")
@@ -74,4 +79,4 @@ _POSITIVE = {
     "connect_timeout",
     "close_timeout",
 }
-_LEAST = {field.name: 0.0 for field in fields(Policy) if isinstance(field.default, float)}
+_LEAST = {field.name: 0.0 for field in fields(Policy) if isinstance(field.default, float) and field.name != "offload"}

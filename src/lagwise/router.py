@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from lagwise._decide.events import Watcher
 from lagwise._decide.identity import Terms
+from lagwise._decide.shadow import Shadow
 from lagwise._decide.token import CausalToken
 from lagwise._decide.view import View
 from lagwise._nodes.catching_up import caught_up
 from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.monitor import Monitor
-from lagwise._nodes.nodes import Nodes
+from lagwise._nodes.offloading import OffloadingNodes
 from lagwise._nodes.watchers import Watchers
 from lagwise._pools.pooling import Mode, pooling_of
 from lagwise._pools.pools import Pools
@@ -60,9 +62,9 @@ class Router:
         pooling: Mode = "session",
         **engine_options: Any,
     ) -> None:
-        self.policy = policy or Policy()
+        self._policy = policy or Policy()
         pools = pools_of(primary, replicas, engine_options, pooling_of(pooling))
-        self._nodes = Nodes(pools, self.policy, Watchers(), Terms.of(self.policy, system))
+        self._nodes = OffloadingNodes(pools, self.policy, Watchers(), Terms.of(self.policy, system))
         if on_event is not None:
             self.watch(on_event)
         ledger = Ledger(self._nodes)
@@ -85,6 +87,41 @@ class Router:
     def view(self) -> View:
         """What is known of the nodes right now; from memory, replaced whole at every reading."""
         return self._nodes.view
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force. `offload` is the only part of it that changes while the Router runs."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        raise AttributeError(
+            "a Router's policy stays as it is; db.offload alone can be set while it runs. Clients have dropped tokens "
+            "under the old sticky_window, and a greater max_lag would let in replicas that miss those writes: deploy "
+            "the greater sticky_window first, and one such window later the greater max_lag"
+        )
+
+    @property
+    def offload(self) -> float:
+        """The share of clients, 0 to 1, whose reads may go to replicas; a change takes effect with the next session.
+
+        A client stays where it is while the share rises: who was let in at 0.1 is let in at 0.2. Every process has a
+        share of its own.
+
+        Raises:
+            ValueError: it is set to anything else than a number from 0 to 1.
+        """
+        return self._policy.offload
+
+    @offload.setter
+    def offload(self, share: float) -> None:
+        self._policy = replace(self._policy, offload=share)
+        self._nodes.offload = share
+
+    @property
+    def shadow(self) -> Shadow:
+        """What would have become of the reads that were held back; counts since the Router was made, from memory."""
+        return self._nodes.shadow
 
     @property
     def _monitor(self) -> Monitor:

@@ -31,6 +31,7 @@ def test_its_defaults_are_those_of_the_documentation() -> None:
         "close_timeout": 5.0,
         "guarantee": "read-your-writes",
         "without_primary": "serve",
+        "offload": 1.0,
     }
 
 
@@ -94,6 +95,14 @@ def test_a_limit_of_sessions_is_a_whole_number(value: Any) -> None:
     with pytest.raises(ValueError, match=r"^fall_back_limit must be a whole number of sessions"):
         Policy(fall_back_limit=value)
     assert [Policy(fall_back_limit=limit).fall_back_limit for limit in (0, 5, None)] == [0, 5, None]
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, 10, math.nan, math.inf, "0.1", None, True, 1j], ids=repr)
+def test_a_share_of_clients_is_between_none_and_all(value: Any) -> None:
+    """Ten is not ten per cent; what is no share is refused by name, 0 and 1 are taken."""
+    with pytest.raises(ValueError, match=r"^offload must be a share of clients from 0 to 1, not"):
+        Policy(offload=value)
+    assert [Policy(offload=share).offload for share in (0, 0.1, 1)] == [0, 0.1, 1]
 
 
 def test_it_does_not_change_after_it_was_checked() -> None:

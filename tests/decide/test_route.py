@@ -113,14 +113,14 @@ def worlds(draw: st.DrawFn) -> World:
 requests = st.builds(
     Demand,
     write=st.sampled_from([False, False, False, True]),
-    strong=st.sampled_from([False, False, False, True]),
+    strong=st.sampled_from([None, None, None, Reason.STRONG, Reason.HELD_BACK]),
     timeline=st.sampled_from([0, 2, 2, 2, 1, 3]),
     floor=st.integers(0, 45).map(LSN),
     expired=st.booleans(),
     sticky=st.sampled_from([False, False, False, True]),
     max_staleness=st.sampled_from([None, None, 0.0, 1.0, 3.0, 60.0]),
 )
-ordinary = requests.map(lambda request: replace(request, write=False, strong=False, sticky=False))
+ordinary = requests.map(lambda request: replace(request, write=False, strong=None, sticky=False))
 policies = st.builds(
     Policy,
     max_lag=st.sampled_from([1.0, 3.0, 5.0]),
@@ -313,7 +313,7 @@ def test_an_expired_position_stays_a_floor_while_no_primary_is_in_sight() -> Non
 SHAPES: dict[str, Demand] = {
     "read": Demand(timeline=2, floor=LSN(60)),
     "read, in doubt": Demand(timeline=2, floor=LSN(60), sticky=True),
-    "strong": Demand(timeline=2, floor=LSN(60), strong=True),
+    "strong": Demand(timeline=2, floor=LSN(60), strong=Reason.STRONG),
     "write": Demand(timeline=2, floor=LSN(60), write=True),
 }
 
@@ -360,7 +360,12 @@ REPLICA = replica("replica-1", 40)
 STALE = [[primary(40, 1.0), REPLICA], [primary(45, 2.0), REPLICA]]
 CASES: dict[Reason, tuple[list[list[Node]], Demand, Route]] = {
     Reason.WRITE: ([[primary(40), REPLICA]], Demand(write=True), Route("primary", Reason.WRITE)),
-    Reason.STRONG: ([[primary(40), REPLICA]], Demand(strong=True), Route("primary", Reason.STRONG)),
+    Reason.STRONG: ([[primary(40), REPLICA]], Demand(strong=Reason.STRONG), Route("primary", Reason.STRONG)),
+    Reason.HELD_BACK: (
+        [[primary(40, 9.0), REPLICA]],
+        Demand(strong=Reason.HELD_BACK, timeline=1, floor=LSN(40)),
+        Route("primary", Reason.HELD_BACK),
+    ),
     Reason.NO_REPLICAS: ([[primary(40)]], Demand(), Route("primary", Reason.NO_REPLICAS)),
     Reason.CAUGHT_UP: (
         [[primary(40, 9.0), REPLICA]],
@@ -448,7 +453,8 @@ def test_a_route_reads_as_the_debug_header_shows_it() -> None:
         ),
         ("serve", Demand(timeline=1, floor=LSN(40), max_staleness=1.0), 10.0, Route(None, Reason.ALL_LAGGING)),
         ("serve", Demand(write=True), 10.0, Route(None, Reason.WRITE)),
-        ("serve", Demand(strong=True), 10.0, Route(None, Reason.STRONG)),
+        ("serve", Demand(strong=Reason.STRONG), 10.0, Route(None, Reason.STRONG)),
+        ("serve", Demand(strong=Reason.HELD_BACK), 10.0, Route(None, Reason.HELD_BACK)),
         ("serve", Demand(sticky=True), 10.0, Route(None, Reason.STICKY)),
     ],
 )

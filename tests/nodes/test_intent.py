@@ -21,7 +21,8 @@ READ = Intent(write=False)
 VIEW = after([primary(40, 1.0), replica("replica-1", 40)])
 INTENTS = {
     "read": READ,
-    "strong": Intent(write=False, primary=True),
+    "strong": Intent(write=False, strong=Reason.STRONG),
+    "held back": READ.held_back,
     "write": Intent(write=True),
     "bounded": Intent(write=False, max_staleness=1.0),
 }
@@ -58,7 +59,7 @@ def here(lsn: int = 90, *, timeline: int = 1, age: int = 0) -> Position:
 def test_who_has_seen_nothing_asks_for_what_the_session_is_for(shape: str, seen: Causality | None) -> None:
     """No floor, no doubt."""
     intent = INTENTS[shape]
-    expected = Demand(write=intent.write, strong=intent.primary, max_staleness=intent.max_staleness)
+    expected = Demand(write=intent.write, strong=intent.strong, max_staleness=intent.max_staleness)
     assert expected == intent.demand(seen, Policy(), VIEW)
 
 
@@ -70,7 +71,7 @@ def test_a_position_goes_along_whatever_the_session_is_for(shape: str) -> None:
     assert (request.timeline, request.floor, request.expired, request.sticky) == (2, LSN(90), False, False)
     assert (request.write, request.strong, request.max_staleness) == (
         intent.write,
-        intent.primary,
+        intent.strong,
         intent.max_staleness,
     )
     assert route(VIEW, Policy(), request, 2.0) == Route(None, Reason.OTHER_TIMELINE)

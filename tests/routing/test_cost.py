@@ -94,6 +94,31 @@ async def test_what_a_use_costs(cluster: Cluster, db: Router, use: str) -> None:
     assert sorted(counts)[len(counts) // 2] <= BUDGET[use]
 
 
+async def test_a_share_of_all_clients_costs_nothing(db: Router) -> None:
+    """Once the share is 1 again, a read executes what it did before one was set; below 1 it asks who the client is."""
+
+    async def use() -> None:
+        with Causality():
+            async with db.read() as session:
+                await session.execute(text("SELECT 1"))
+
+    async def cost() -> int:
+        for _ in range(20):
+            await use()
+        counts = []
+        for _ in range(5):
+            with instructions() as counted:
+                await use()
+            counts += counted
+        return min(counts)
+
+    before = await cost()
+    db.offload = 0.5
+    asking = await cost()
+    db.offload = 1.0
+    assert await cost() == before < asking
+
+
 def test_the_decision_does_not_grow_with_the_fleet() -> None:
     """256 replicas cost what two cost: a search in a sorted list, and two draws."""
 

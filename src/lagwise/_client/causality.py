@@ -1,10 +1,11 @@
 """What one client has seen so far, carried through a request, a job or a script by a context variable."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
 from types import TracebackType
 
+from lagwise._client.bucket import Bucket
 from lagwise._client.doubts import doubt
 from lagwise._client.store import Principals
 from lagwise._decide.events import Event, Watcher
@@ -51,6 +52,8 @@ class Causality:
     tell: Watcher | None = None
     """Tells the watchers of the Router in which the token grew; the middleware reports that it issues the token."""
     principals: Principals | None = None  # whom a request acts for; None without a store
+    find_bucket: Callable[[], Bucket] | None = None  # of the client of a request
+    bucket: Bucket | None = None  # as found, once a Router has asked
     _grew = False
     _window = 0.0
 

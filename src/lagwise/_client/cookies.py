@@ -26,6 +26,7 @@ NAME = "lagwise"
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")  # https://www.rfc-editor.org/rfc/rfc9110#name-tokens
 _CROWD = "many"
 _MOST_LOOKED_AT = 1024  # cookies of ours in one request
+_BUCKET_AGE = 90 * 24 * 3600  # seconds: as long as any rollout takes
 _MOST_REMOVED = 16  # by one answer: the answer's headers must fit into a proxy's buffer of 4 KB
 
 
@@ -71,6 +72,15 @@ class Jar:
         """Name and value of every cookie of ours; a client may hold several for several paths or domains."""
         return [(match[1], (match[2] or "").strip()) for match in islice(self._ours.finditer(header), _MOST_LOOKED_AT)]
 
+    def bucket(self, header: str) -> int | None:
+        """The bucket that a cookie of ours names; None for anything but six digits."""
+        found = self._bucket.search(header)
+        return int(found[1]) if found is not None else None
+
+    def set_bucket(self, bucket: int) -> str:
+        """The Set-Cookie value for a bucket."""
+        return f"{self.name}-offload={bucket:06d}; Max-Age={_BUCKET_AGE}; {self._attributes}"
+
     def _set(self, text: str, own: str, covered: Iterable[str], age: int) -> list[str]:
         value = f"={text}; Max-Age={age}; {self._attributes}"
         cookies = [self.name + value, own + value]
@@ -84,6 +94,10 @@ class Jar:
         domain = f"; Domain={self.domain}" if self.domain else ""
         secure = "; Secure" if self.secure else ""
         return f"HttpOnly; Path={self.path}; SameSite=Lax{domain}{secure}"
+
+    @cached_property
+    def _bucket(self) -> "re.Pattern[str]":
+        return re.compile(rf"(?:^|;)[ \t]*{re.escape(self.name)}-offload=([0-9]{{6}})[ \t]*(?=;|$)", re.A)
 
     @cached_property
     def _ours(self) -> "re.Pattern[str]":

@@ -67,6 +67,11 @@ class Principals:
             self._saved = -1
         return await self._store.recall(name, self._seal, window)
 
+    @property
+    def first(self) -> str | None:
+        """The name of the first principal, None before there is one."""
+        return next(iter(self._names), None)
+
     def lack(self, changes: int) -> bool:
         """Whether the store may lack something, after so many changes of the causality."""
         return bool(self._names) and changes != self._saved

@@ -19,6 +19,7 @@ class Reason(StrEnum):
 
     WRITE = "write"
     STRONG = "strong"
+    HELD_BACK = "held-back"
     NO_REPLICAS = "no-replicas"
     CAUGHT_UP = "caught-up"
     FRESH = "fresh"
@@ -70,7 +71,7 @@ class Demand:
 
     Attributes:
         write: it may write.
-        strong: it reads, but from the primary.
+        strong: why it reads from the primary whatever replicas have: `STRONG`, `HELD_BACK`, or None.
         timeline, floor: the position it must not read below; timeline 0 for none.
         expired: the sticky window of that position has passed: a position that cannot be compared is dropped.
         sticky: the client wrote something whose position is unknown, and the sticky window has not passed.
@@ -79,7 +80,7 @@ class Demand:
     """
 
     write: bool = False
-    strong: bool = False
+    strong: Reason | None = None
     timeline: int = 0
     floor: LSN = LSN(0)
     expired: bool = False
@@ -114,7 +115,7 @@ def route(
     if demand.write:
         return _on_primary(view, Reason.WRITE)
     if demand.strong:
-        return _on_primary(view, Reason.STRONG)
+        return _on_primary(view, demand.strong)
     if view.alone:
         return _on_primary(view, Reason.NO_REPLICAS)
     if demand.sticky:

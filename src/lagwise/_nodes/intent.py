@@ -1,11 +1,11 @@
 """What a session is opened for, and what it asks of the nodes on behalf of its client."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lagwise._client.causality import Causality, known_systems
-from lagwise._decide.route import Demand
+from lagwise._decide.route import Demand, Reason
 from lagwise._decide.token import Position
 from lagwise._decide.view import View
 from lagwise.policy import Policy
@@ -29,7 +29,8 @@ class Intent:
 
     write: bool
     max_staleness: float | None = None
-    primary: bool = False
+    strong: Reason | None = None
+    """Why it reads from the primary whatever replicas have: `STRONG`, `HELD_BACK`, or None."""
     snapshot: bool = False
     timeout: float | None = None
     """Seconds that each statement may take; None: what the driver is configured to allow."""
@@ -39,7 +40,12 @@ class Intent:
     @cached_property
     def plain(self) -> Demand:
         """What the session asks for a client that has seen nothing."""
-        return Demand(write=self.write, strong=self.primary, max_staleness=self.max_staleness)
+        return Demand(write=self.write, strong=self.strong, max_staleness=self.max_staleness)
+
+    @cached_property
+    def held_back(self) -> "Intent":
+        """The same for a client whose reads are held back from replicas."""
+        return replace(self, strong=Reason.HELD_BACK)
 
     def demand(self, seen: Causality | None, policy: Policy, view: View) -> Demand:
         """What the session asks of the nodes in this view, given what its client has seen.
@@ -56,7 +62,7 @@ class Intent:
                 lost = lost or position.in_doubt(window, now) or not position.expired(window, now)
         return Demand(
             write=self.write,
-            strong=self.primary,
+            strong=self.strong,
             timeline=floor.timeline,
             floor=floor.lsn,
             expired=floor.expired(window, now),

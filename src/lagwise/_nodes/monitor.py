@@ -120,6 +120,20 @@ class Monitor(Board):
         reading = self.view.node(name).reading
         return reading if reading is not None and reading.at >= moment else None
 
+    def expect(self, name: str) -> None:
+        """Ask for a newer reading of this node soon, in no hurry: ten in a second at most."""
+        self._watches[name].expect()
+
+    async def soon(self, name: str, moment: float, deadline: float) -> Reading | None:
+        """As `after`, in no hurry."""
+        watch = self._watches[name]
+        while watch.tried_at < moment:
+            watch.expect()
+            if not await watch.tried.wait(moment, deadline - self.clock()):
+                return None
+        reading = self.view.node(name).reading
+        return reading if reading is not None and reading.at >= moment else None
+
     async def settled(self, moment: float, deadline: float, *, every: bool = False) -> None:
         """Wait until every unreachable node, or every node at all, has been tried again since `moment`."""
         asked = [self._watches[node.name] for node in self.view.nodes if every or node.reading is None]

@@ -39,7 +39,7 @@ class JoinedLease(Lease):
         """The engine of the one connection: on the primary, as with no replicas."""
         if self.stay is None:
             joined, intent = self._joined, self.intent
-            reason = Reason.WRITE if intent.write else Reason.STRONG if intent.primary else Reason.NO_REPLICAS
+            reason = Reason.WRITE if intent.write else intent.strong or Reason.NO_REPLICAS
             chosen = Route(joined.pools.name, reason)
             self.stay = Stay(chosen, joined.writes if intent.write else joined.reads)
             self._info[ROUTE] = chosen

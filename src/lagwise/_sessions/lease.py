@@ -7,7 +7,7 @@ from lagwise._client.causality import Causality
 from lagwise._decide.events import Retried
 from lagwise._decide.failure import Failure
 from lagwise._decide.retry import FIRST, Attempts, LostTwice, after_failure
-from lagwise._decide.route import Route
+from lagwise._decide.route import Reason, Route
 from lagwise._nodes.intent import Intent
 from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.nodes import Nodes
@@ -89,7 +89,7 @@ class Lease:
     async def _choose(self) -> Route:
         """Choose among the nodes that have not failed, and wait where a better View may come."""
         attempts = self.attempts
-        intent = replace(self.intent, primary=True) if attempts.on_primary else self.intent
+        intent = replace(self.intent, strong=Reason.STRONG) if attempts.on_primary else self.intent
         return await self.nodes.choose(intent, self.seen, avoid=attempts.failed, holder=self)
 
     @property

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionm
 from sqlalchemy.orm import Session
 
 from lagwise._client.causality import current
+from lagwise._decide.route import Reason
 from lagwise._nodes.intent import Intent
 from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.nodes import Nodes
@@ -214,7 +215,8 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
             raise ValueError("sticky is for db.write; a read makes no client sticky")
         if max_staleness is not None and not max_staleness >= 0:
             raise ValueError(f"max_staleness must be at least 0 seconds, not {max_staleness!r}")
-        return Intent(write=False, max_staleness=max_staleness, primary=primary, snapshot=snapshot, timeout=timeout)
+        strong = Reason.STRONG if primary else None
+        return Intent(write=False, max_staleness=max_staleness, strong=strong, snapshot=snapshot, timeout=timeout)
 
 
 def for_one_block(maker: RoutingSessionMaker, **options: Any) -> AsyncSession:

@@ -47,6 +47,8 @@ def ready(db: Router, purpose: Literal["reads", "writes"] | None = None) -> Heal
         status, notes = "fail", ["the monitor has ended: nothing is learned of the nodes any more; restart the process"]
     elif not db.serves(write=purpose == "writes"):
         status = "fail"
+    if db.offload < 1:
+        notes.append(f"offload is {db.offload:g}: the reads of the other clients are held back on the primary")
     return Health(status=status, checks=checks, notes=notes)
 
 
