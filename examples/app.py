@@ -1,6 +1,5 @@
 """A to-do list that reads from replicas and never misses its own writes: `uvicorn examples.app:app`."""
 
-import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -12,11 +11,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from lagwise import Router
 from lagwise.fastapi import CausalityMiddleware, ReadSession, RoutedSession, WriteSession, health_router, lifespan
+from lagwise.settings import Settings
 
-db = Router(
-    os.environ["LAGWISE_PRIMARY"],
-    replicas=[url.strip() for url in os.environ.get("LAGWISE_REPLICAS", "").split(",") if url.strip()],
-)
+db = Router.from_env()  # LAGWISE_PRIMARY, LAGWISE_REPLICAS, and any setting besides: LAGWISE_MAX_LAG, ...
 
 
 class Base(DeclarativeBase):
@@ -53,7 +50,7 @@ async def tables(_: FastAPI) -> AsyncIterator[None]:
 api = FastAPI(lifespan=lifespan(db, inner=tables))
 api.include_router(health_router(db), prefix="/health")
 # Outermost, so that no response passes without the token: this is what a server serves.
-app = CausalityMiddleware(api, secret=os.environ["LAGWISE_SECRET"], route_header=True)
+app = CausalityMiddleware(api, secret=Settings().secrets, route_header=True)
 
 
 @api.post("/items", status_code=201, response_model=ItemOut)

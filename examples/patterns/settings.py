@@ -1,4 +1,7 @@
-"""pydantic-settings behind `lru_cache`: the same variables as before, one Router made from them."""
+"""pydantic-settings behind `lru_cache`: the same variables as before, one Router made from them.
+
+An application without settings of its own needs none: `Router.from_env()` reads LAGWISE_PRIMARY and its like.
+"""
 
 from functools import lru_cache
 

@@ -76,6 +76,22 @@ class Router:
 
     async def __aenter__(self) -> Self:
         await self._nodes.start()
+    @classmethod
+    def from_env(cls, prefix: str = "LAGWISE_", **overrides: Any) -> Self:
+        """The Router that environment variables describe: LAGWISE_PRIMARY, LAGWISE_REPLICAS, LAGWISE_MAX_LAG, ...
+
+        Args:
+            prefix: of all names. `lagwise.settings.Settings` has the names.
+            overrides: what a Router takes, and fields of `Policy`: they come before the variables.
+
+        Raises:
+            ImportError: pydantic-settings is not installed: `pip install "lagwise[settings]"`.
+            ValueError: a value is missing or makes no sense; one line that names the variable, never a URL or secret.
+        """
+        from lagwise.settings.model import arguments  # noqa: PLC0415 - needs the extra
+
+        return cls(**arguments(prefix, overrides))
+
         return self
 
     async def __aexit__(

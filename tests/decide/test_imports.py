@@ -11,6 +11,7 @@ HEAVY = {
     "fastapi",
     "starlette",
     "pydantic",
+    "pydantic_settings",
     "typer",
     "rich",
     "uvicorn",

@@ -18,6 +18,7 @@ PUBLIC = (
     "lagwise.asgi",
     "lagwise.health",
     "lagwise.events",
+    "lagwise.settings",
     "lagwise.store",
     "lagwise.httpx",
     "lagwise.prometheus",

@@ -1,0 +1,83 @@
+"""What the text of a variable means. No error repeats it: it may be a URL with a password, or a secret."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import make_url
+
+from lagwise._decide.identity import system_identifier
+
+_LARGEST = 65_536  # bytes of a mounted file
+# Between two URLs, and not inside one: a comma may be part of a password or of an option.
+_BETWEEN = re.compile(r"[,\s]+(?=(?:[^=:/?#@,\s]+=)?[a-z][a-z0-9+.]*://)")
+_NAMED = re.compile(r"(?:([^=:/?#@,\s]+)=)?([a-z][a-z0-9+.]*://.*)", re.DOTALL)
+
+
+def url(value: Any) -> SecretStr:
+    """The URL, with asyncpg as the driver where it names none. What it says is in no message: it holds a password."""
+    text = (value.get_secret_value() if isinstance(value, SecretStr) else str(value)).strip()
+    text = re.sub(r"^postgres(ql)?://", "postgresql+asyncpg://", text)
+    try:
+        url = make_url(text)
+    except Exception:
+        raise ValueError("is no database URL: write postgresql+asyncpg://user:password@host/database") from None
+    if url.get_backend_name() == "postgresql" and url.drivername != "postgresql+asyncpg":
+        raise ValueError("names another driver than asyncpg: write postgresql+asyncpg://...")
+    return SecretStr(text)
+
+
+def urls(value: Any) -> Any:
+    """The URLs by name; those without one are numbered by their place."""
+    if not isinstance(value, str):
+        return value
+    found: dict[str, SecretStr] = {}
+    for number, part in enumerate(_BETWEEN.split(value.strip(", \n\r\t")), 1):
+        match = _NAMED.fullmatch(part)
+        if match is None:
+            raise ValueError(f"at place {number} is no database URL: write URLs, or name=URL, with commas between them")
+        name = match[1] or f"replica-{number}"
+        if name in found or name == "primary":
+            raise ValueError(f"at place {number} repeats a name: each node has one of its own")
+        try:
+            found[name] = url(match[2])
+        except ValueError as error:
+            raise ValueError(f"at place {number} {error}") from None
+    return found
+
+
+def secrets(value: Any) -> Any:
+    """The secrets between the commas."""
+    if not isinstance(value, str):
+        return value
+    parts = [part.strip() for part in value.split(",")]
+    if not all(parts):
+        raise ValueError("holds an empty secret: write one secret, or several with commas between them")
+    return parts
+
+
+def system(value: Any) -> Any:
+    """The system identifier."""
+    try:
+        return None if value is None else str(system_identifier(value))
+    except ValueError:
+        raise ValueError("is no system identifier: write the 64-bit number that pg_controldata shows") from None
+
+
+def content(path: str, variable: str) -> str:
+    """What the file says that this variable names, without white space around it."""
+    failed, raw, said = "", b"", ""
+    try:
+        with Path(path).open("rb") as file:
+            raw = file.read(_LARGEST + 1)
+        said = raw.decode().strip()
+    except (OSError, ValueError) as error:
+        failed = f"cannot be read ({type(error).__name__})"
+    if not failed and len(raw) > _LARGEST:
+        failed = f"is above {_LARGEST} bytes"
+    elif not failed and not said:
+        failed = "is empty"
+    if failed:  # raised here, so that the path is no part of it: a secret may be in the wrong variable
+        raise ValueError(f"{variable} names a file that {failed}")
+    return said
