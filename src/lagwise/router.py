@@ -6,12 +6,16 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from lagwise._client.causality import Causality, current
+from lagwise._client.signature import verified
 from lagwise._decide.events import Watcher
+from lagwise._decide.explaining import Explanation
 from lagwise._decide.identity import Terms
 from lagwise._decide.shadow import Shadow
 from lagwise._decide.token import CausalToken
 from lagwise._decide.view import View
 from lagwise._nodes.catching_up import caught_up
+from lagwise._nodes.explaining import explained
 from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.monitor import Monitor
 from lagwise._nodes.offloading import OffloadingNodes
@@ -74,8 +78,6 @@ class Router:
         self.write = RoutingSessionMaker(self._nodes, ledger, write=True, options=options)
         """Sessions on the primary."""
 
-    async def __aenter__(self) -> Self:
-        await self._nodes.start()
     @classmethod
     def from_env(cls, prefix: str = "LAGWISE_", **overrides: Any) -> Self:
         """The Router that environment variables describe: LAGWISE_PRIMARY, LAGWISE_REPLICAS, LAGWISE_MAX_LAG, ...
@@ -92,6 +94,8 @@ class Router:
 
         return cls(**arguments(prefix, overrides))
 
+    async def __aenter__(self) -> Self:
+        await self._nodes.start()
         return self
 
     async def __aexit__(
@@ -183,6 +187,37 @@ class Router:
         monitor = self._nodes.monitor
         self._nodes.home.require()
         return await caught_up(monitor, self.policy, token, timeout)
+
+    def explain(
+        self,
+        token: CausalToken | str | None = None,
+        *,
+        write: bool = False,
+        max_staleness: float | None = None,
+        primary: bool = False,
+        secret: str | Sequence[str] | None = None,
+    ) -> Explanation:
+        """Tell where a session would go now, what keeps it off each replica, and what its client's token says.
+
+        `print(db.explain())`: the answer is a frozen value, and its text has lines in plain words without addresses. It
+        comes from memory, and is what the decision itself says for the readings that there are.
+
+        Args:
+            token: a `CausalToken`, or its text, such as the value of the client's cookie. None: what the causality
+                around has seen, as for a session opened here.
+            write: of `db.write()`, otherwise of `db.read()`.
+            max_staleness: as for `db.read()`, seconds.
+            primary: as for `db.read()`.
+            secret: verifies a signed text, as the middleware would.
+
+        Raises:
+            NotOpen: the Router is not running.
+            InvalidToken: the text is not a token, or is signed and `secret` did not sign it.
+            ValueError: the options make no sense together.
+        """
+        maker = self.write if write else self.read
+        intent = maker.intent(max_staleness=max_staleness, primary=primary)
+        return explained(self._nodes, intent, Causality(verified(token, secret)) if token is not None else current())
 
     def one_transaction(self) -> AbstractAsyncContextManager[None]:
         """What `lagwise.testing.rolled_back(db)` enters: all sessions share one transaction, rolled back at the end.

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from lagwise._decide.failure import Cause, Kind, cause_of
-from lagwise._decide.route import Reason, Route, refusal
+from lagwise._decide.refusing import refusal
+from lagwise._decide.route import Reason, Route
 from lagwise._decide.view import Node
 from lagwise.policy import Policy
 from tests.kit.worlds import after, replica, unreachable

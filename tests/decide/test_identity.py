@@ -20,7 +20,8 @@ from lagwise._decide.events import (
 )
 from lagwise._decide.identity import Terms, system_identifier
 from lagwise._decide.news import news
-from lagwise._decide.route import Demand, refusal, route
+from lagwise._decide.refusing import refusal
+from lagwise._decide.route import Demand, route
 from lagwise._decide.view import Node, View
 from tests.kit.worlds import SYSTEM, TERMS, lasting, leader, primary, read, replica, seen, turned, unreachable
 

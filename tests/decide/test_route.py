@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lagwise import LSN, NoPrimary, NoReplica, Policy, Reason, Route
-from lagwise._decide.route import Demand, less_loaded, refusal, route
+from lagwise._decide.refusing import refusal
+from lagwise._decide.route import Demand, less_loaded, route
 from lagwise._decide.view import Node, Role, View
 from tests.kit.worlds import SYSTEM, after, primary, replica, unreachable
 
@@ -587,7 +588,7 @@ def test_a_refusal_says_why_each_node_does_not_qualify() -> None:
     chosen = route(view, policy, Demand(), 10.0)
     assert str(refusal(view, policy, chosen, 10.0)) == (
         "no replica may serve this read (all-lagging) and fall_back is False. primary: primary; slow: lagging, "
-        "staleness inf s; spare: drained; gone: unreachable (refused, ConnectionRefusedError). "
+        "staleness not known; spare: drained; gone: unreachable (refused, ConnectionRefusedError). "
         "Wait for a replica to catch up, or set Policy(fall_back=True)."
     )
 
@@ -599,7 +600,7 @@ def test_a_refusal_without_a_primary_says_when_to_come_back() -> None:
     assert isinstance(error, NoPrimary)
     assert str(error) == (
         "no primary can be reached (write). primary: unreachable (refused, TimeoutError); "
-        "replica-1: lagging, staleness inf s. Retry when the failover is over."
+        "replica-1: lagging, staleness not known. Retry when the failover is over."
     )
 
 

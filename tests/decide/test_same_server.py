@@ -10,7 +10,8 @@ from lagwise import Policy, Reason, Route
 from lagwise._decide.events import NodeChanged
 from lagwise._decide.identity import Identity
 from lagwise._decide.news import news
-from lagwise._decide.route import Demand, refusal, route
+from lagwise._decide.refusing import refusal
+from lagwise._decide.route import Demand, route
 from lagwise._decide.view import Node, Role, Standing, View
 from tests.kit.worlds import SYSTEM, lasting, leader, primary, read, replica, seen, turned, unreachable
 

@@ -5,7 +5,8 @@ from sqlalchemy import select, text
 
 from lagwise import Causality, NoPrimary, NoReplica, Policy, Router
 from lagwise._decide.lsn import LSN
-from lagwise._decide.route import Demand, refusal, route
+from lagwise._decide.refusing import refusal
+from lagwise._decide.route import Demand, route
 from lagwise._decide.token import Position
 from lagwise.asgi import ASGIApp, CausalityMiddleware, Message, Receive, Scope, Send
 from lagwise.testing import Cluster, wait_until

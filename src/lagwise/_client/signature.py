@@ -54,6 +54,22 @@ class Seal:
         return CausalToken.parse(payload)
 
 
+def verified(token: CausalToken | str, secret: str | Sequence[str] | None) -> CausalToken:
+    """The token, or the one in this text. A signed text needs the secret, an unsigned one has nothing to verify.
+
+    Raises:
+        InvalidToken: the text is no token, or is not signed by this secret.
+    """
+    if not isinstance(token, str):
+        return token
+    text = token.strip()
+    if "." not in text:
+        return CausalToken.parse(text)
+    if secret is None:
+        raise InvalidToken("the token is signed: it takes the secret to verify it")
+    return Seal(secret).opened(text)
+
+
 def plausible(text: str | bytes) -> bool:
     """Whether a text is as long as a signed token may be: asked before anything is computed."""
     return _SHORTEST <= len(text) <= _LONGEST

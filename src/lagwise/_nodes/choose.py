@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from lagwise._decide.route import Demand, Reason, Route, refusal, route
+from lagwise._decide.refusing import refusal
+from lagwise._decide.route import Demand, Reason, Route, route
 from lagwise._decide.view import View
 from lagwise._nodes.monitor import Monitor
 from lagwise._nodes.waiting import Wait

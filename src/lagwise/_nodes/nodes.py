@@ -13,6 +13,7 @@ from lagwise._client.causality import Causality, known_windows
 from lagwise._decide.catalog import BUILT_IN, Catalog
 from lagwise._decide.events import Refused, Routed
 from lagwise._decide.identity import Terms
+from lagwise._decide.refusing import no_place
 from lagwise._decide.route import Demand, Route, less_loaded, limit_reached, route, serves
 from lagwise._decide.view import Node, Role, View
 from lagwise._nodes.catalog import read_catalog
@@ -26,7 +27,7 @@ from lagwise._nodes.watchers import Watchers
 from lagwise._pools.counters import checked_out
 from lagwise._pools.pools import Pools
 from lagwise._pools.targets import PRIMARY
-from lagwise.errors import NoReplica, NotOpen, RoutingError
+from lagwise.errors import NotOpen, RoutingError
 from lagwise.policy import Policy
 
 
@@ -55,10 +56,9 @@ class Nodes:
         if self._monitor is not None:
             raise RuntimeError("this Router is open already; one Router serves the whole application")
         async with AsyncExitStack() as opening:
-            timeout = self.policy.probe_timeout
             opening.push_async_callback(self._close_pools)
             for name, pools in self.pools.items():
-                self.servers[name] = Member.of(pools, alone=len(self.pools) == 1, timeout=timeout)
+                self.servers[name] = Member.of(pools, alone=len(self.pools) == 1, timeout=self.policy.probe_timeout)
             view = View.of(
                 (Node(name=p.name, weight=p.weight, drained=p.name in self._drained) for p in self.pools.values()),
                 terms=self._terms,
@@ -241,8 +241,5 @@ class Nodes:
 
     def _take_place(self, holder: object, limit: int, chosen: Route) -> None:
         if holder not in self.fallen_back and limit_reached(self.policy, len(self.fallen_back)):
-            raise NoReplica(
-                f"no replica may serve this read ({chosen.reason}), and {limit} sessions read from the primary in "
-                "their place already (fall_back_limit). Retry when a replica is back, or raise the limit."
-            )
+            raise no_place(chosen, limit)
         self.fallen_back.add(holder)

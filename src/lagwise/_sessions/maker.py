@@ -137,7 +137,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         """
         nodes, intent = self._nodes, self._plain
         if max_staleness is not None or primary or snapshot or timeout is not None or not sticky:
-            intent = self._intent(
+            intent = self.intent(
                 max_staleness=max_staleness, primary=primary, snapshot=snapshot, timeout=timeout, sticky=sticky
             )
         bind = nodes.engine_to_show()
@@ -192,10 +192,10 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         return DriverBlock(lease)
 
     def _lease(self, options: Mapping[str, Any]) -> Lease:
-        intent = self._intent(**options) if options else self._plain
+        intent = self.intent(**options) if options else self._plain
         return self._lease_of(self._nodes, self._ledger, intent, current(), {})
 
-    def _intent(
+    def intent(
         self,
         *,
         max_staleness: float | None = None,
@@ -204,6 +204,7 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         timeout: float | None = None,
         sticky: bool = True,
     ) -> Intent:
+        """What a session with these options is opened for. Raises `ValueError`."""
         timeout = checked(timeout)
         if self._write:
             if max_staleness is not None or primary or snapshot:

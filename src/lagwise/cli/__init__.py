@@ -6,6 +6,7 @@ import typer
 
 from lagwise.cli import cluster
 from lagwise.cli.demo import demo
+from lagwise.cli.explain import explain
 
 app = typer.Typer(
     name="lagwise",
@@ -15,3 +16,4 @@ app = typer.Typer(
 )
 app.add_typer(cluster.app, name="cluster")
 app.command()(demo)
+app.command()(explain)

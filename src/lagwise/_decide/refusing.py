@@ -1,0 +1,63 @@
+"""The errors of a session that no node may serve: each node, why it does not qualify, and what to do."""
+
+from math import isfinite
+
+from lagwise._decide.route import Reason, Route
+from lagwise._decide.view import Node, Standing, View
+from lagwise.errors import NoPrimary, NoReplica, RoutingError
+from lagwise.policy import Policy
+
+
+def refusal(view: View, policy: Policy, chosen: Route, now: float) -> RoutingError:
+    """The error for a route without a node: names the nodes, why each does not qualify, and what to do."""
+    nodes = "; ".join(f"{node.name}: {why(view, node, policy, now)}" for node in view.nodes)
+    if view.primary is not None and chosen.reason is Reason.OTHER_TIMELINE and policy.fall_back:
+        return NoPrimary(
+            f"this client has written on a later timeline than {view.primary.name} is on: another node was promoted, "
+            f"and cannot be reached. {nodes}. Retry when it can."
+        )
+    if view.primary is not None:
+        return NoReplica(
+            f"no replica may serve this read ({chosen.reason}) and fall_back is False. {nodes}. "
+            "Wait for a replica to catch up, or set Policy(fall_back=True)."
+        )
+    if view.identity.doubt is not None:
+        return NoPrimary(
+            f"every node contradicts what is known of this cluster (timeline {view.timeline} of {view.system}): it may "
+            f"have been restored, or a promotion undone. {nodes}. Retry: they are believed when they have said so for "
+            f"{view.terms.patience:g} s."
+        )
+    unconfirmed = [node.name for node in view.nodes if node.standing is Standing.UNCONFIRMED]
+    if unconfirmed:
+        return NoPrimary(
+            f"{', '.join(unconfirmed)} may belong to another cluster: neither the node configured as primary nor a "
+            f"majority of the nodes has said which cluster is ours. {nodes}. Retry when they answer, or pin the "
+            "cluster with Router(system=...)."
+        )
+    if sum(node.standing is Standing.RIVAL_PRIMARY for node in view.nodes) > 1:
+        return NoPrimary(f"two nodes say that they are the primary, so neither is used. {nodes}. Stop one of them.")
+    mistakes = [node for node in view.nodes if node.cause is not None and node.cause.kind.mistake]
+    remedy = "; ".join(f"{node.name}: {node.cause.kind.remedy}" for node in mistakes if node.cause is not None)
+    if remedy and not any(node.reading is not None for node in view.nodes if node not in mistakes):
+        return NoPrimary(
+            f"no primary can be reached: this looks like a mistake, not like a failover. {nodes}. {remedy}."
+        )
+    advice = f"Retry when the failover is over{f', and {remedy}' if remedy else ''}"
+    return NoPrimary(f"no primary can be reached ({chosen.reason}). {nodes}. {advice}.")
+
+
+def no_place(chosen: Route, limit: int) -> NoReplica:
+    """The error where `fall_back_limit` sessions read from the primary already."""
+    return NoReplica(
+        f"no replica may serve this read ({chosen.reason}), and {limit} sessions read from the primary in "
+        "their place already (fall_back_limit). Retry when a replica is back, or raise the limit."
+    )
+
+
+def why(view: View, node: Node, policy: Policy, now: float) -> str:
+    """Where a node stands, in the words of errors."""
+    standing = view.standing(node, policy.max_lag, now)
+    if standing is Standing.LAGGING:
+        staleness = node.staleness(now)
+        return f"lagging, staleness {f'{staleness:.3g} s' if isfinite(staleness) else 'not known'}"
+    return f"{standing} ({node.cause})" if node.cause is not None else str(standing)

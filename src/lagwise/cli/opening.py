@@ -1,0 +1,49 @@
+"""What commands have in common: a Router of the nodes they are given, and words that are safe to print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from lagwise import Router
+
+USAGE = 2  # the exit status for "nothing was asked": a mistake in the arguments, or in the environment
+
+
+def router_of(urls: Sequence[str]) -> Router:
+    """A Router on these URLs, the first being the primary's, or on the nodes of the environment.
+
+    Raises:
+        ValueError: a setting is missing or makes no sense; no URL is in the message.
+        ImportError: pydantic-settings is missing.
+    """
+    from lagwise import Router  # noqa: PLC0415 - the command line starts faster without
+    from lagwise.settings.text import url  # noqa: PLC0415 - needs the extra
+
+    if not urls:
+        return Router.from_env()
+    found = []
+    for number, text in enumerate(urls, 1):
+        try:
+            found.append(url(text).get_secret_value())
+        except ValueError as error:
+            raise ValueError(f"URL number {number} {error}") from None
+    primary, *replicas = found
+    # What else the environment says, a policy for instance, holds for these nodes as well.
+    return Router.from_env(primary=primary, replicas=replicas)
+
+
+def fail(words: object, status: int = USAGE) -> NoReturn:
+    """One line on standard error, and the exit status."""
+    sys.stderr.write(f"lagwise: {clean(str(words), 2000)}\n")
+    raise typer.Exit(status)
+
+
+def clean(text: str, most: int = 60) -> str:
+    """The text without what a terminal would obey: anything but printable characters is shown by its number."""
+    shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text[: most + 1])
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
