@@ -7,6 +7,7 @@ import typer
 from lagwise.cli import cluster
 from lagwise.cli.demo import demo
 from lagwise.cli.explain import explain
+from lagwise.cli.watch import watch
 
 app = typer.Typer(
     name="lagwise",
@@ -17,3 +18,4 @@ app = typer.Typer(
 app.add_typer(cluster.app, name="cluster")
 app.command()(demo)
 app.command()(explain)
+app.command()(watch)
