@@ -6,6 +6,7 @@ import typer
 
 from lagwise.cli import cluster
 from lagwise.cli.demo import demo
+from lagwise.cli.doctor import doctor
 from lagwise.cli.explain import explain
 from lagwise.cli.watch import watch
 
@@ -19,3 +20,4 @@ app.add_typer(cluster.app, name="cluster")
 app.command()(demo)
 app.command()(explain)
 app.command()(watch)
+app.command()(doctor)

@@ -22,24 +22,24 @@ NOTE = (
 )
 
 
-class Verdict(NamedTuple):
+class Ruling(NamedTuple):
     """Whether the demo showed what it claims, and the sentence that says so."""
 
     passed: bool
     words: str
 
 
-def verdict(naive: Score, lagwise: Score) -> Verdict:
+def verdict(naive: Score, lagwise: Score) -> Ruling:
     """Passed when lagwise missed nothing where the naive split did; failed requests prove nothing."""
     if lagwise.stale:
-        return Verdict(False, f"lagwise missed {lagwise.stale} of {lagwise.own_reads} own items. It promises 0: a bug.")
+        return Ruling(False, f"lagwise missed {lagwise.stale} of {lagwise.own_reads} own items. It promises 0: a bug.")
     if lagwise.errors:
-        return Verdict(False, f"{lagwise.errors} requests failed through lagwise, so nothing is shown.")
+        return Ruling(False, f"{lagwise.errors} requests failed through lagwise, so nothing is shown.")
     if not naive.stale:
-        return Verdict(False, "The naive split missed nothing, so nothing is shown. Give it longer: --seconds.")
+        return Ruling(False, "The naive split missed nothing, so nothing is shown. Give it longer: --seconds.")
     if not lagwise.own_reads:
-        return Verdict(False, "No client read back its own item through lagwise. Give it longer: --seconds.")
-    return Verdict(
+        return Ruling(False, "No client read back its own item through lagwise. Give it longer: --seconds.")
+    return Ruling(
         True,
         f"The naive split missed {naive.stale} of {naive.own_reads} own items; "
         f"lagwise missed none of {lagwise.own_reads}, with {_share(lagwise.on_replica, lagwise.reads)} "

@@ -1,0 +1,88 @@
+"""`lagwise doctor`: looks at the nodes, says what is wrong with them, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from lagwise._pools.options import DEFAULTS
+from lagwise.cli.doctor import report
+from lagwise.cli.doctor.asking import ask_all
+from lagwise.cli.doctor.diagnose import diagnose, healthy
+from lagwise.cli.doctor.facts import Plan
+from lagwise.cli.doctor.named import Named, environment, named
+from lagwise.policy import Policy
+
+_FAULT, _USAGE, _INTERRUPTED = 1, 2, 130  # 128 + SIGINT, as shells have it
+
+
+def doctor(
+    urls: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[URL]...",
+            help="The primary's URL, then the replicas'; name=url gives a name. "
+            "Without any: LAGWISE_PRIMARY and LAGWISE_REPLICAS.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Processes of the application, on all machines.")
+    ] = 1,
+    pool_size: Annotated[int, typer.Option(min=1, max=100_000, help="The pool_size of its Router.")] = DEFAULTS[
+        "pool_size"
+    ],
+    max_overflow: Annotated[int, typer.Option(min=0, max=100_000, help="The max_overflow of its Router.")] = DEFAULTS[
+        "max_overflow"
+    ],
+    pooling: Annotated[str, typer.Option(help="The pooling of its Router: session or transaction.")] = "session",
+    max_lag: Annotated[
+        float, typer.Option(min=0.001, help="The max_lag of its Policy, in seconds.")
+    ] = Policy().max_lag,
+    timeout: Annotated[
+        float, typer.Option(min=0.01, max=600, help="Seconds for each connect, and for each question.")
+    ] = 5.0,
+    everything: Annotated[bool, typer.Option("--all", help="Also what is in order.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for scripts.")] = False,
+) -> None:
+    """Look at the nodes: reachable, one cluster, streaming, settings, privileges, and room for all connections.
+
+    Nothing is written to them. Exit status: 0 when there is no fault, warnings allowed; 1 for a fault; 2 when the
+    command cannot be understood; 130 after Ctrl-C.
+    """
+    if pooling not in {"session", "transaction"}:
+        raise typer.BadParameter("session or transaction", param_hint="--pooling")
+    try:
+        nodes = named(urls or environment())
+    except ValueError as error:
+        sys.stderr.write(f"lagwise: {error}\n")
+        raise typer.Exit(_USAGE) from None
+    plan = Plan(
+        workers=workers,
+        pool_size=pool_size,
+        max_overflow=max_overflow,
+        framed=pooling == "transaction",
+        max_lag=max_lag,
+    )
+    raise typer.Exit(_look(nodes, plan, timeout, everything=everything, as_json=as_json))
+
+
+def _look(nodes: Sequence[Named], plan: Plan, timeout: float, *, everything: bool, as_json: bool) -> int:
+    if not as_json:
+        sys.stderr.write(f"Asking {', '.join(node.name for node in nodes)} ...\n")
+    try:
+        facts = asyncio.run(ask_all(nodes, timeout=timeout))
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped; nothing is left behind.\n")
+        return _INTERRUPTED
+    verdicts = diagnose(facts, plan)
+    if as_json:
+        sys.stdout.write(json.dumps(report.as_json(facts, verdicts), indent=2) + "\n")
+    else:
+        report.show(facts, verdicts, everything=everything)
+    return 0 if healthy(verdicts) else _FAULT
