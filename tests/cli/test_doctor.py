@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -360,7 +360,12 @@ async def test_a_small_server_that_replicates_nothing(cluster: Cluster) -> None:
             await small.primary.execute("CREATE SEQUENCE drawn; SELECT nextval('drawn')")
             await small.primary.execute(_LOCKING)
         found = await told(small.primary.url)
+        async with AsyncExitStack() as taken:
+            for _ in range(20):
+                await taken.enter_async_context(small.primary.connect())
+            crowded = await told(small.primary.url)
     assert (found.status, set(found.faults)) == (1, {("wal-level", "primary"), ("pools", "primary")})
+    assert (found.of("address", "primary")["level"], crowded.of("address", "primary")["level"]) == ("ok", "note")
     assert found.of("pools", "primary")["remedy"].startswith("pool_size=12 fits")
     assert found.of("synchronous-commit", "primary")["level"] == "warning"
     if extension:
@@ -444,7 +449,7 @@ def test_every_topic_is_on_the_page() -> None:
 def test_every_option_is_on_the_page() -> None:
     """With its default."""
     command = typer.main.get_command(app)
-    options = {one.opts[0]: one.default for one in command.commands["doctor"].params if one.opts[0].startswith("--")}  # type: ignore[attr-defined]
-    options.pop("--help", None)
+    parameters = command.commands["doctor"].params  # type: ignore[attr-defined]
+    options = {one.opts[0]: one.default for one in parameters if one.opts[0].startswith("--")}
     page = {row[0]: row[1] for row in table(PAGE, "Option")}
-    assert page == {name: "" if default is False else str(default) for name, default in options.items()}
+    assert page == {name: "off" if default is False else str(default) for name, default in options.items()}

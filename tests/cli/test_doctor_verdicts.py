@@ -50,7 +50,7 @@ def node(name: str, role: Role, expected: Role, started: int, **read: Any) -> Fa
     return Facts(
         name=name, expected=expected, reading=found, version=150018, settings=SETTINGS, round_trip=0.001, clock=0.0,
         access=Access(role="app", stats=True), slots=(), connections=Connections(own=2, others=0),
-        servers=frozenset({(found.system, started, found.port)}),
+        servers=frozenset({(found.system, started, found.port)}), connected=4,
     )  # fmt: skip
 
 
@@ -130,6 +130,13 @@ ONE_NODE = [
     (PRIMARY, {"access": Access(role="app", stats=True, language=False)}, Topic.PRIVILEGES, Level.WARNING),
     (PRIMARY, {"pooler": "transaction"}, Topic.POOLER, Level.FAULT),
     (REPLICA, {"servers": frozenset({(7, 2, 1), (7, 3, 1)})}, Topic.ADDRESS, Level.FAULT),
+    (REPLICA, {"connected": 1}, Topic.ADDRESS, Level.NOTE),
+    (
+        REPLICA,
+        {"replay": Replay(receiver=Receiver(status="streaming", slot="o", silent=61.0))},
+        Topic.STREAMING,
+        Level.FAULT,
+    ),
     (REPLICA, {"clock": 1.1, "clock_error": 0.001}, Topic.CLOCK, Level.WARNING),
     (REPLICA, {"clock": -61.0}, Topic.CLOCK, Level.FAULT),
     (REPLICA, {"round_trip": 0.051}, Topic.ROUND_TRIP, Level.WARNING),
@@ -160,6 +167,14 @@ def test_one_change_is_one_verdict(of: Facts, changed: dict[str, Any], topic: To
         (replace(REPLICA, lag=Lag(bytes=10, seconds=0.5, caught_up=True)), Topic.LAG),
         (
             replace(REPLICA, replay=Replay(receiver=Receiver(status="streaming", slot="o", silent=60.0))),
+            Topic.STREAMING,
+        ),
+        (
+            replace(
+                REPLICA,
+                settings=settings(wal_receiver_timeout="0"),
+                replay=Replay(receiver=Receiver(status="streaming", slot="o", silent=999.0)),
+            ),
             Topic.STREAMING,
         ),
         (replace(PRIMARY, slots=(Slot(name="one", active=True, status="extended"),)), Topic.SLOTS),

@@ -63,8 +63,12 @@ def address(facts: Facts) -> Iterator[Verdict]:
     """Whether one address is one server."""
     if not facts.servers:
         return
+    if facts.connected < 2:
+        what = "One connection alone could be had, so it is not known whether its address leads to one server."
+        yield Verdict(Level.NOTE, Topic.ADDRESS, facts.name, what, "Ask again when the server is less full.")
+        return
     if len(facts.servers) == 1:
-        yield Verdict(Level.OK, Topic.ADDRESS, facts.name, "Every connection led to the same server.")
+        yield Verdict(Level.OK, Topic.ADDRESS, facts.name, f"{facts.connected} connections led to the same server.")
         return
     what = f"Its address leads to several servers: {len(facts.servers)} were seen. What one has replayed says nothing "
     what += "of another."

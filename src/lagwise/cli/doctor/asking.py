@@ -17,15 +17,18 @@ from lagwise._nodes.probe import ask
 from lagwise._pools.driver import TransactionPooler
 from lagwise._pools.patience import Patience, patient
 from lagwise._pools.pooler import Pooler
+from lagwise.cli.doctor.arithmetic import room
 from lagwise.cli.doctor.facts import Facts, Lag, censored
 from lagwise.cli.doctor.membership import leader, members
 from lagwise.cli.doctor.named import Named
-from lagwise.cli.doctor.questions import APPLICATION, POSITION, QUESTIONS, access, replay, settings
+from lagwise.cli.doctor.questions import APPLICATION, POSITION, QUESTIONS, Question, replay, settings
 
 T = TypeVar("T")
 
 MORE = 3
 """The connections beside the first that show whether an address leads to one server."""
+SPARE = 8
+"""With fewer connections left on a server they are not tried: each is taken from the application for a moment."""
 WAIT = 1.0
 """Seconds for which replicas may catch up with what the primary had."""
 _POLL = 0.05  # seconds
@@ -93,6 +96,8 @@ class Interview:
         try:
             return replace(own, lag=await self._lag(target, lead.clock or 0.0))
         except Exception as error:
+            if self._driver.is_closed():
+                return replace(own, cause=why(error))
             return replace(own, unanswered=(*own.unanswered, ("lag", why(error))))
 
     async def close(self) -> None:
@@ -107,45 +112,53 @@ class Interview:
             self._driver.terminate()
 
     async def _settle(self) -> None:
-        """The questions that all others need come first: a failure here is the node's. The rest may fail alone."""
+        """Ask one question after the other. Each may fail alone, until the connection is gone."""
         self._facts = replace(self._facts, pooler=await self._pooler())
-        self._facts = await self._asked(self._driver, lambda driver, _: settings(driver, self._facts))
-        self._facts = await self._asked(self._driver, lambda driver, _: access(driver, self._facts))
-        refused: Exception | None = None
+        self._facts = await self._ask(settings)
+        failure: Exception | None = None
         try:
             reading = await self._asked(self._driver, self._read)
-        except asyncpg.InsufficientPrivilegeError as error:
-            refused = error  # the rest may be asked all the same
+        except Exception as error:
+            if self._driver.is_closed():
+                raise
+            failure = error  # a node that its monitor cannot read; the rest may tell why
         else:
             servers = {reading.server} if reading.server is not None else set()
-            self._facts = replace(self._facts, reading=reading, servers=frozenset(servers))
-            await self._look_around()
+            self._facts = replace(self._facts, reading=reading, servers=frozenset(servers), connected=1)
         for name, question in QUESTIONS:
             try:
-                self._facts = await self._asked(self._driver, lambda driver, _, q=question: q(driver, self._facts))
+                self._facts = await self._ask(question)
             except Exception as error:
                 if self._driver.is_closed():
                     raise
                 self._failed.append((name, why(error)))
+        if failure is not None:
+            raise failure
         await self._wait_for_receiver()
-        if refused is not None:
-            raise refused
+        await self._look_around()
+
+    async def _ask(self, question: Question) -> Facts:
+        return await self._asked(self._driver, lambda driver, _: question(driver, self._facts))
 
     async def _wait_for_receiver(self) -> None:
         """A receiver that begins, or begins again, streams within a moment; one that cannot goes on beginning."""
         began = time.monotonic()
         while self._facts.lacks_stream and time.monotonic() - began < WAIT:
             await asyncio.sleep(_POLL)
-            self._facts = await self._asked(self._driver, lambda driver, _: replay(driver, self._facts))
+            self._facts = await self._ask(replay)
 
     @staticmethod
     async def _read(driver: Any, patience: Patience) -> Any:
         return await ask(driver, alone=False, patience=patience, clock=time.monotonic)
 
     async def _look_around(self) -> None:
-        """See which servers further connections lead to. A node that is full gives fewer, and that is no fault here."""
-        found = await asyncio.gather(*(self._elsewhere() for _ in range(MORE)))
-        self._facts = replace(self._facts, servers=self._facts.servers | {one for one in found if one is not None})
+        """See which servers further connections lead to: not where the application may need every one of them."""
+        there, used = room(self._facts), self._facts.connections
+        if there is not None and used is not None and there.free - used.own < SPARE:
+            return
+        found = [one for one in await asyncio.gather(*(self._elsewhere() for _ in range(MORE))) if one is not None]
+        servers = self._facts.servers | set(found)
+        self._facts = replace(self._facts, servers=servers, connected=self._facts.connected + len(found))
 
     async def _elsewhere(self) -> tuple[int, int, int] | None:
         driver: Any = None

@@ -130,7 +130,7 @@ class Facts:
         version: the server's, as its number: 150018 is 15.18.
         settings: by name, in PostgreSQL's own units: milliseconds, megabytes.
         pooler: "session" or "transaction" where one is in between.
-        servers: which servers several connections have led to.
+        servers: which servers several connections have led to; `connected` is how many there were.
         round_trip: seconds, the median of several.
         clock: seconds by which the node's clock is ahead of this machine's; `clock_error` either way.
         unlogged: the first unlogged tables; `unlogged_count` is all.
@@ -150,6 +150,7 @@ class Facts:
     connections: Connections | None = None
     pooler: str | None = None
     servers: frozenset[tuple[int, int, int]] = frozenset()
+    connected: int = 0
     round_trip: float | None = None
     clock: float | None = None
     clock_error: float = 0.0

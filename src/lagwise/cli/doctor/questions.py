@@ -190,6 +190,7 @@ SELECT coalesce(pg_last_wal_replay_lsn() - '0/0'::pg_lsn, 0)::int8 AS replayed,
 """How far a replica is, and when, by the primary's clock, its last replayed commit was made."""
 
 QUESTIONS: tuple[tuple[str, Question], ...] = (
+    ("privileges", access),
     ("connections", connections),
     ("the round trip", pace),
     ("replay", replay),
@@ -198,4 +199,4 @@ QUESTIONS: tuple[tuple[str, Question], ...] = (
     ("unlogged tables", unlogged),
     ("pg_stat_statements", statements),
 )
-"""After settings, privileges and the reading, in this order; in words, for the answer that fails."""
+"""After the settings and the reading, in this order; in words, for the answer that fails."""

@@ -30,7 +30,7 @@ _REMEDIES = {
     Kind.DATABASE: "Check the database in its URL.",
     Kind.HOST: "Check the host in its URL, and the resolver of this machine.",
     Kind.OPTION: "Check what follows the question mark in its URL: it is ssl=require, and not sslmode=require.",
-    Kind.TLS: "Set ssl = on and a certificate on the server, or take the ssl option out of its URL.",
+    Kind.TLS: "Set ssl = on with a certificate that this machine trusts, or take the ssl option out of its URL.",
     Kind.PRIVILEGE: "See the verdict on privileges.",
     Kind.PARAMETER: "Name it in PgBouncer's ignore_startup_parameters.",
     Kind.FULL: "See who is connected (pg_stat_activity); lower pool_size or the number of workers, or raise "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import inf
 
 from lagwise.cli.doctor.facts import Facts, Plan, Receiver, Slot
 from lagwise.cli.doctor.membership import leader, members
@@ -42,7 +43,8 @@ _REMEDY = (
 
 def _receiver(facts: Facts, receiver: Receiver) -> Verdict:
     name = facts.name
-    quiet = max(_QUIET, facts.number("wal_receiver_timeout") / 1000)
+    limit = facts.number("wal_receiver_timeout") / 1000
+    quiet = max(_QUIET, limit) if limit else inf  # without a limit, an upstream may have nothing to say
     if receiver.status is None:
         what = "It has a WAL receiver, whose state this role may not see."
         return Verdict(Level.NOTE, Topic.STREAMING, name, what, "See the verdict on privileges.")

@@ -13,7 +13,7 @@ class Level(StrEnum):
     """How bad it is. The first alone makes the exit status 1."""
 
     FAULT = "fault"
-    """Something does not work, or will not after the next failover of the kind that it names."""
+    """Something does not work, or is not what the application relies on."""
     WARNING = "warning"
     """It works, and a foreseeable event would change that."""
     NOTE = "note"
