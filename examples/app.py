@@ -11,6 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from lagwise import Router
 from lagwise.fastapi import CausalityMiddleware, ReadSession, RoutedSession, WriteSession, health_router, lifespan
+from lagwise.health import ProcessDrain
 from lagwise.settings import Settings
 
 db = Router.from_env()  # LAGWISE_PRIMARY, LAGWISE_REPLICAS, and any setting besides: LAGWISE_MAX_LAG, ...
@@ -47,8 +48,12 @@ async def tables(_: FastAPI) -> AsyncIterator[None]:
     yield
 
 
-api = FastAPI(lifespan=lifespan(db, inner=tables))
-api.include_router(health_router(db), prefix="/health")
+# How long load balancers have to notice that this process ends, seconds: examples/haproxy, nginx and kubernetes say it.
+drain = ProcessDrain(grace=float(os.environ.get("DRAIN_GRACE", "0")))
+
+api = FastAPI(lifespan=lifespan(db, inner=tables, drain=drain))
+api.include_router(health_router(db, drain=drain), prefix="/health")
+api.add_middleware(drain.closing)
 # Outermost, so that no response passes without the token: this is what a server serves.
 app = CausalityMiddleware(api, secret=Settings().secrets, route_header=True)
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from types import TracebackType
 from typing import Annotated, Any, Self, cast
 
@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 from lagwise._sessions.maker import ReadBlock, WriteBlock, for_one_block
 from lagwise.asgi import CausalityMiddleware
 from lagwise.errors import NoPrimary, NoReplica, NotOpen, RoutingError
-from lagwise.health import health_router
+from lagwise.health import ProcessDrain, health_router
 from lagwise.router import Router
 
 __all__ = [
@@ -47,12 +47,13 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any] | N
 
 
 def lifespan(
-    *routers: Router, inner: Lifespan | None = None
+    *routers: Router, inner: Lifespan | None = None, drain: ProcessDrain | None = None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any]]]:
     """The application's lifespan: opens the routers before it serves, closes them when it stops.
 
     The first router is the one that `ReadSession` and its like use. `inner` is a lifespan the
-    application has already; it runs inside, with the routers open, and its state is kept.
+    application has already; it runs inside, with the routers open, and its state is kept. `drain` hears SIGTERM
+    meanwhile: the process leaves its load balancers before its server stops.
 
     Raises:
         ValueError: no router was given.
@@ -62,7 +63,7 @@ def lifespan(
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
-        async with _all_of(routers):
+        async with _all_of(routers), drain or nullcontext():
             # Where a server hands lifespan state on, mounted applications see it too.
             setattr(app.state, _STATE, routers[0])
             if inner is None:

@@ -1,6 +1,7 @@
 """Health for load balancers: what the Router knows, answered from memory."""
 
 from lagwise.health.answers import live, nodes, pools, ready
+from lagwise.health.draining import ProcessDrain
 from lagwise.health.endpoints import health_router
 from lagwise.health.models import Check, Health, NodeHealth, Nodes, PoolHealth, PoolsHealth
 
@@ -11,6 +12,7 @@ __all__ = [
     "Nodes",
     "PoolHealth",
     "PoolsHealth",
+    "ProcessDrain",
     "health_router",
     "live",
     "nodes",

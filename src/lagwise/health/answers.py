@@ -8,6 +8,7 @@ from typing import Literal
 from lagwise._decide.view import Node, Standing, View
 from lagwise._pools.counters import Counters, capacity, checked_out
 from lagwise.errors import NotOpen
+from lagwise.health.draining import ProcessDrain
 from lagwise.health.models import Check, Health, NodeHealth, Nodes, PoolHealth, PoolsHealth, Status
 from lagwise.router import Router
 
@@ -19,11 +20,14 @@ def live() -> Health:
     return Health(status="pass")
 
 
-def ready(db: Router, purpose: Literal["reads", "writes"] | None = None) -> Health:
+def ready(db: Router, purpose: Literal["reads", "writes"] | None = None, drain: ProcessDrain | None = None) -> Health:
     """Whether this application can serve reads, or with `purpose="writes"` writes.
 
-    A dead or lagging replica is a warning: the others, or the primary, serve in its place.
+    A dead or lagging replica is a warning: the others, or the primary, serve in its place. With a `drain` that has
+    begun it is a failure, whatever the nodes are like.
     """
+    if drain is not None and drain.begun:
+        return Health(status="fail", notes=["draining"])
     try:
         view = db.view
     except NotOpen:

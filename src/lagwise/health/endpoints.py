@@ -1,20 +1,23 @@
 """Health over HTTP."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from lagwise.health.answers import live, nodes, pools, ready
+from lagwise.health.draining import ProcessDrain
 from lagwise.health.models import Health, Nodes, PoolsHealth
 from lagwise.router import Router
 
 _MEDIA_TYPE = "application/health+json"
 
 
-def health_router(db: Router) -> APIRouter:
+def health_router(db: Router, *, drain: ProcessDrain | None = None) -> APIRouter:
     """`/live`, `/ready` (`?for=reads|writes`), `/nodes` and `/pools`; mount it with a prefix.
 
-    200 for pass and warn, 503 for fail, as `application/health+json`. Nothing is asked of any database.
+    200 for pass and warn, 503 for fail, as `application/health+json`. Nothing is asked of any database. While the
+    process drains, `/ready` is 503; with `ProcessDrain(post=True)` there is `POST /drain`, which begins that.
     """
     router = APIRouter(tags=["health"])
     fails: dict[int | str, dict[str, Any]] = {503: {"description": "fail", "content": {_MEDIA_TYPE: {}}}}
@@ -27,7 +30,7 @@ def health_router(db: Router) -> APIRouter:
     async def _ready(
         purpose: Annotated[Literal["reads", "writes"] | None, Query(alias="for")] = None,
     ) -> Response:
-        return _answer(ready(db, purpose))
+        return _answer(ready(db, purpose, drain))
 
     @router.get("/nodes", response_model=Nodes, responses=fails)
     async def _nodes() -> Response:
@@ -37,13 +40,26 @@ def health_router(db: Router) -> APIRouter:
     async def _pools() -> Response:
         return _answer(pools(db))
 
+    if drain is not None and drain.post:
+        router.add_api_route("/drain", _beginning(drain), methods=["POST"], status_code=202, response_model=Health)
     return router
 
 
-def _answer(health: Health | Nodes | PoolsHealth) -> Response:
+def _beginning(drain: ProcessDrain) -> Callable[[Request], Awaitable[Response]]:
+    async def _drain(request: Request) -> Response:
+        # A page anywhere on the web can have a browser inside the network send a POST. Browsers name the page's origin.
+        if "origin" in request.headers or "sec-fetch-site" in request.headers:
+            raise HTTPException(403, "not from a browser")
+        drain.begin()
+        return _answer(Health(status="fail", notes=["draining"]), 202)
+
+    return _drain
+
+
+def _answer(health: Health | Nodes | PoolsHealth, status: int | None = None) -> Response:
     return Response(
         health.model_dump_json(),
-        status_code=503 if health.status == "fail" else 200,
+        status_code=status or (503 if health.status == "fail" else 200),
         media_type=_MEDIA_TYPE,
         headers={"Cache-Control": "no-store"},
     )

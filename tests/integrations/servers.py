@@ -1,0 +1,93 @@
+"""Every server that runs several workers, started as a shell would start it."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lagwise.testing import Cluster, wait_until
+from tests.kit.serving import client
+
+from .loading import environment
+
+ROOT = Path(__file__).parents[2]
+APP = "examples.app:app"
+# How each is told of its workers, an address, and the application.
+SERVERS = {
+    "uvicorn": ["--workers", "{workers}", "--host", "127.0.0.1", "--port", "{port}", APP],
+    "gunicorn": [
+        "--workers",
+        "{workers}",
+        "--worker-class",
+        "uvicorn_worker.UvicornWorker",
+        "--bind",
+        "127.0.0.1:{port}",
+        APP,
+    ],
+    "hypercorn": ["--workers", "{workers}", "--bind", "127.0.0.1:{port}", APP],
+    "granian": ["--workers", "{workers}", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", APP],
+}
+TABLE = "CREATE TABLE IF NOT EXISTS items (id serial PRIMARY KEY, text varchar NOT NULL, done boolean NOT NULL)"
+
+
+def installed(server: str) -> None:
+    """Skip where this server is not installed."""
+    if shutil.which(server, path=Path(sys.executable).parent) is None:
+        pytest.skip(f"{server} is not installed: uv sync --group integrations")
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@asynccontextmanager
+async def started(
+    server: str, cluster: Cluster, log: Path, *, workers: int = 2, more: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """The server, once one of its workers is ready; its base URL, and its first process. SIGTERM ends it."""
+    port = free_port()
+    program = Path(sys.executable).with_name(server)
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            program,
+            *(argument.format(port=port, workers=workers) for argument in SERVERS[server]),
+            cwd=ROOT,
+            env={**os.environ, **environment(cluster), "PYTHONPATH": str(ROOT), **(more or {})},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with client(url) as http:
+
+            async def ready() -> bool:
+                assert process.returncode is None, log.read_text()
+                try:
+                    return (await http.get("/health/ready", headers={"Connection": "close"})).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            await wait_until(ready, timeout=90, what=f"{server} answers")
+        yield url, process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        try:
+            async with asyncio.timeout(20):
+                await process.wait()
+        except TimeoutError:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+            raise
