@@ -16,7 +16,7 @@ class Probes:
     """
 
     def __init__(self, db: Router) -> None:
-        monitor: Any = db._monitor
+        monitor: Any = db._nodes.monitor
         self._pause = db.policy.probe_interval * 0.9
         self._clock: Callable[[], float] = monitor.clock
         self.due, self.asked = Counter[Role](), Counter[Role]()

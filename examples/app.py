@@ -1,5 +1,6 @@
 """A to-do list that reads from replicas and never misses its own writes: `uvicorn examples.app:app`."""
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 

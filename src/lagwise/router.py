@@ -17,7 +17,6 @@ from lagwise._decide.view import View
 from lagwise._nodes.catching_up import caught_up
 from lagwise._nodes.explaining import explained
 from lagwise._nodes.ledger import Ledger
-from lagwise._nodes.monitor import Monitor
 from lagwise._nodes.offloading import OffloadingNodes
 from lagwise._nodes.watchers import Watchers
 from lagwise._pools.pooling import Mode, pooling_of
@@ -144,10 +143,6 @@ class Router:
         return self._nodes.shadow
 
     @property
-    def _monitor(self) -> Monitor:
-        return self._nodes.monitor
-
-    @property
     def pools(self) -> Mapping[str, Pools]:
         """The pools of each node, by name."""
         return self._nodes.pools
@@ -200,7 +195,8 @@ class Router:
         """Tell where a session would go now, what keeps it off each replica, and what its client's token says.
 
         `print(db.explain())`: the answer is a frozen value, and its text has lines in plain words without addresses. It
-        comes from memory, and is what the decision itself says for the readings that there are.
+        comes from memory, and is what the decision itself says for the readings that there are. With `offload` between 0
+        and 1 it is that for a client whose reads may go to replicas.
 
         Args:
             token: a `CausalToken`, or its text, such as the value of the client's cookie. None: what the causality

@@ -129,9 +129,9 @@ async def test_a_monitor_that_was_ended_is_a_failure(cluster: Cluster) -> None:
     db = steady(cluster)
     async with serving(healthy(db)) as client:
         assert (await client.get("/health/ready")).status_code == 200
-        assert db._monitor._task is not None
-        db._monitor._task.cancel()
-        await wait_until(lambda: db._monitor.ended, what="the end")
+        assert db._nodes.monitor._task is not None
+        db._nodes.monitor._task.cancel()
+        await wait_until(lambda: db._nodes.monitor.ended, what="the end")
         for purpose in ("", "?for=reads", "?for=writes"):
             answer = await client.get(f"/health/ready{purpose}")
             assert (answer.status_code, answer.json()["status"]) == (503, "fail")

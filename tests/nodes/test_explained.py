@@ -40,6 +40,17 @@ async def test_the_read_goes_where_it_says(still: Router, cluster: Cluster) -> N
     assert still.explain(primary=True).route.reason is Reason.STRONG
 
 
+async def test_in_shadow_mode_every_read_is_held_back(db: Router) -> None:
+    """With offload=0 it tells of the primary, and why; with a share, of a client that is let in."""
+    await both_in_rotation(db)
+    db.offload = 0
+    assert (db.explain().route.node, db.explain().route.reason) == ("primary", Reason.HELD_BACK)
+    assert await went(db) == "primary"
+    assert db.explain(primary=True).route.reason is Reason.STRONG
+    db.offload = 0.5
+    assert db.explain().route.on_replica
+
+
 async def test_what_is_drained_or_gone_is_told(doomed: Cluster) -> None:
     """A drained replica, one that is down, and where reads go then; no address and no password is in it."""
     async with router(doomed, Policy(probe_timeout=2, probe_interval=0.1)) as db:

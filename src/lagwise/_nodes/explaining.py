@@ -5,13 +5,18 @@ import time
 from lagwise._client.causality import Causality
 from lagwise._decide.explaining import Explanation, explain
 from lagwise._nodes.intent import Intent
-from lagwise._nodes.nodes import Nodes
+from lagwise._nodes.offloading import OffloadingNodes
 
 
-def explained(nodes: Nodes, intent: Intent, seen: Causality | None) -> Explanation:
-    """Where a session with this intent would go, for a client that has seen this. Raises `NotOpen`."""
+def explained(nodes: OffloadingNodes, intent: Intent, seen: Causality | None) -> Explanation:
+    """Where a session with this intent would go, for a client that has seen this and that the share lets in, if any is.
+
+    Raises `NotOpen`.
+    """
     monitor, policy = nodes.monitor, nodes.policy
     view, seen = monitor.view, seen or Causality()
+    if nodes.offload <= 0 and not (intent.write or intent.strong or view.alone):
+        intent = intent.held_back
     return explain(
         view,
         policy,
