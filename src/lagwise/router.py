@@ -195,8 +195,7 @@ class Router:
         """Tell where a session would go now, what keeps it off each replica, and what its client's token says.
 
         `print(db.explain())`: the answer is a frozen value, and its text has lines in plain words without addresses. It
-        comes from memory, and is what the decision itself says for the readings that there are. With `offload` between 0
-        and 1 it is that for a client whose reads may go to replicas.
+        is the decision itself, from memory; with an `offload` above 0, for a client whose reads may go to replicas.
 
         Args:
             token: a `CausalToken`, or its text, such as the value of the client's cookie. None: what the causality
