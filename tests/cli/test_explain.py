@@ -70,8 +70,8 @@ async def test_nodes_by_url(cluster: Cluster) -> None:
 
 async def test_what_would_be_refused_is_status_1() -> None:
     """Without a node that answers it says so, by the kind of failure, and no password."""
-    status, out, _ = await ran("--write", "--node", f"postgresql://app:{PASSWORD}@127.0.0.1:1/shop")
-    assert status == 1
+    status, out, err = await ran("--write", "--node", f"postgresql://app:{PASSWORD}@127.0.0.1:1/shop")
+    assert (status, err) == (1, "")
     assert out.startswith("a write would raise NoPrimary (write): ")
     assert (PASSWORD in out, "127.0.0.1" in out) == (False, False)
 

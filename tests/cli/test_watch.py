@@ -286,9 +286,9 @@ async def test_an_answer_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> Non
             await Application(client, f"{url}/health").snapshot()
 
 
-@pytest.mark.parametrize("width", [30, 60, 80, 100, 200])
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 200])
 def test_it_fits_every_terminal(width: int) -> None:
-    """No line is wider than the terminal; the standing of each node is there at any width that holds it."""
+    """No line is wider than the terminal; from 40 columns on every standing is whole."""
     found = Snapshot(
         status="warn",
         summary="Reads and writes are served, and something needs a look.",
@@ -299,8 +299,9 @@ def test_it_fits_every_terminal(width: int) -> None:
     console.print(screen(found, "no answer", 7.5, width))
     shown = console.export_text()
     assert max(map(len, shown.splitlines())) <= width
-    assert all(words in shown for words in ("no answer", "primary", "of 20"))
-    assert ("other-timeline" in shown, "5 of 20" in shown) == (True, True)
+    assert "no answer" in shown
+    if width >= 40:
+        assert [words for words in ("primary", "other-timeline", "5 of 20", "20 of 20") if words not in shown] == []
 
 
 def test_a_server_cannot_write_to_the_terminal() -> None:

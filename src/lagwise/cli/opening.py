@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -21,6 +22,8 @@ def router_of(urls: Sequence[str]) -> Router:
         ValueError: a setting is missing or makes no sense; no URL is in the message.
         ImportError: pydantic-settings is missing.
     """
+    # What the log would say is on the screen; without a handler it would be written into the picture.
+    logging.getLogger("lagwise").addHandler(logging.NullHandler())
     from lagwise import Router  # noqa: PLC0415 - the command line starts faster without
     from lagwise.settings.text import url  # noqa: PLC0415 - needs the extra
 

@@ -49,7 +49,8 @@ def plain(found: Snapshot | None, trouble: str, age: float) -> Iterator[str]:
     yield f"{found.status} {clean(found.summary, 200)}".rstrip()
     yield from (f"- {clean(note, 200)}" for note in found.notes[:_NOTES])
     for name, node in _first(found.nodes.items(), _NODES):
-        yield f"{clean(name)}: {node.standing}, {_behind(node)}, {_position(node)}"
+        words = (node.standing, _behind(node) and f"{_behind(node)} behind", _place(node), clean(node.error or "", 40))
+        yield f"{clean(name)}: {', '.join(filter(None, words))}"
     for name, roles in _first(found.pools.items(), _POOLS):
         for role, pool in _first(roles.items(), 2):
             waits = f"{pool.waits} waits, {pool.timeouts} timeouts"
@@ -61,22 +62,24 @@ def plain(found: Snapshot | None, trouble: str, age: float) -> Iterator[str]:
 def _nodes(found: Snapshot, width: int) -> Table:
     names = ["node", "standing", "behind"]
     if width >= _NARROW:
-        names += ["bytes", "error"]
+        names += ["bytes"]
     if width >= _WIDE:
         names += ["position", "timeline", "read"]
+    if width >= _NARROW:
+        names += ["error"]
     table = _table(names)
     for name, node in _first(found.nodes.items(), _NODES):
-        cells = [
-            Text(clean(name, 24)),
-            Text(node.standing, style=_STYLES[node.status]),
-            Text(_behind(node)),
-            Text("" if node.lag_bytes is None else str(node.lag_bytes)),
-            Text(clean(node.error or "", 24)),
-            Text(clean(node.lsn or "", 20)),
-            Text("" if node.timeline is None else str(node.timeline)),
-            Text("" if node.reading_age is None else f"{_seconds(node.reading_age)} ago"),
-        ]
-        table.add_row(*cells[: len(names)])
+        cells = {
+            "node": Text(clean(name, 24 if width >= _NARROW else 12)),
+            "standing": Text(node.standing, style=_STYLES[node.status]),
+            "behind": Text(_behind(node)),
+            "bytes": Text("" if node.lag_bytes is None else str(node.lag_bytes)),
+            "position": Text(clean(node.lsn or "", 20)),
+            "timeline": Text("" if node.timeline is None else str(node.timeline)),
+            "read": Text("" if node.reading_age is None else f"{_seconds(node.reading_age)} ago"),
+            "error": Text(clean(node.error or "", 24)),
+        }
+        table.add_row(*(cells[name] for name in names))
     if len(found.nodes) > _NODES:
         table.add_row(Text(f"and {len(found.nodes) - _NODES} more"))
     return table
@@ -92,7 +95,7 @@ def _pools(found: Snapshot, width: int) -> Table:
     for name, roles in _first(found.pools.items(), _POOLS):
         for role, pool in _first(roles.items(), 2):
             cells = [
-                Text(clean(name, 24)),
+                Text(clean(name, 24 if width >= _NARROW else 12)),
                 Text(clean(role, 10)),
                 Text(_used(pool), style="bold red" if (pool.utilisation or 0) >= 1 else ""),
                 Text(_bar(pool)),
@@ -107,8 +110,8 @@ def _pools(found: Snapshot, width: int) -> Table:
 
 def _table(names: list[str]) -> Table:
     table = Table(box=SIMPLE, pad_edge=False, show_edge=False)
-    for number, name in enumerate(names):
-        table.add_column(name, no_wrap=number > 0, overflow="ellipsis")  # what may wrap gives way first
+    for name in names:
+        table.add_column(name, no_wrap=name != "error", overflow="ellipsis")  # what may wrap gives way first
     return table
 
 
@@ -117,13 +120,12 @@ def _first(items: Iterable[tuple[str, _T]], most: int) -> Iterator[tuple[str, _T
 
 
 def _behind(node: NodeHealth) -> str:
-    if node.standing == "primary":
-        return ""
-    return "not known" if node.staleness is None else _seconds(node.staleness)
+    """Seconds by which a replica is behind at most; nothing for the primary, and where that is not known."""
+    return "" if node.standing == "primary" or node.staleness is None else _seconds(node.staleness)
 
 
-def _position(node: NodeHealth) -> str:
-    return clean(node.error or "", 40) if node.lsn is None else f"at {clean(node.lsn, 20)} on timeline {node.timeline}"
+def _place(node: NodeHealth) -> str:
+    return "" if node.lsn is None else f"at {clean(node.lsn, 20)} on timeline {node.timeline}"
 
 
 def _used(pool: PoolHealth) -> str:

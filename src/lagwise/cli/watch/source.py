@@ -86,7 +86,7 @@ class Application:
                 return Snapshot.model_validate_json(body)
             except ValidationError:
                 pass  # something else is there
-        self._page = False
+        self._page = status not in {200, 404, 405}  # any other failure may pass
         return None
 
     async def _parts(self) -> Snapshot:
