@@ -38,6 +38,7 @@ SCENARIOS = {
     "instructions": "benchmarks.instructions:run",
     "judging": "benchmarks.judging:run",
     "scrape": "benchmarks.scrape:run",
+    "readiness": "benchmarks.readiness:run",
 }
 _SHOWN = ("lagwise", "sqlalchemy", "asyncpg", "fastapi", "uvicorn", "uvloop", "httptools")
 

@@ -23,8 +23,8 @@ from tests.kit.load import loaded
 # Requests that are under way while each process is replaced in turn; half of them write.
 REQUESTS = int(os.environ.get("LAGWISE_TEST_BALANCED", "400"))
 CLIENTS = 8
-# Seconds between two requests of a client, so that processes can start beside them; none for a long run.
-PAUSE = 0.05 if REQUESTS <= 400 else 0.0
+# Seconds that a client pauses, so that processes can start beside them all.
+PAUSE = 0.05 if REQUESTS <= 400 else 0.01
 HAPROXY = EXAMPLES / "haproxy" / "haproxy.cfg"
 NGINX = EXAMPLES / "nginx" / "nginx.conf"
 KUBERNETES = EXAMPLES / "kubernetes" / "app.yaml"
@@ -72,6 +72,7 @@ async def replaced(one: Instance, balancer: HAProxy, grace: float = GRACE) -> No
     await balancer.all_up()
 
 
+@pytest.mark.timeout(600)  # for many requests; the few of an ordinary run take seconds
 async def test_no_request_fails_while_each_process_is_replaced(both: Both, tmp_path: Path) -> None:
     """SIGTERM to one process after the other under load: every write is a 201, and every client finds it, 200."""
     applications, _ = both

@@ -54,15 +54,25 @@ class Instance:
         return f"127.0.0.1:{self.port}"
 
     async def start(self, grace: float = GRACE) -> None:
-        """Start it, and wait until it is ready for writes."""
+        """Start it, and wait until it is ready for writes: again if it gives up, as its supervisor would."""
+        async with asyncio.timeout(90):
+            while not await self._started(grace):
+                pass
+
+    async def _started(self, grace: float) -> bool:
         with self.log.open("ab") as output:
-            self.process = await asyncio.create_subprocess_exec(
+            self.process = process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "uvicorn", "examples.app:app", "--port", str(self.port),
                 "--timeout-keep-alive", "30", "--no-access-log",
                 cwd=ROOT, env={**os.environ, **self.environment, "DRAIN_GRACE": str(grace)},
                 stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
-        await wait_until(self._writes, timeout=60, what="the application is ready")
+
+        async def ready() -> bool:
+            return process.returncode is not None or await self.status("/health/ready?for=writes") == 200
+
+        await wait_until(ready, timeout=60, interval=0.1, what="the application is ready")
+        return process.returncode is None
 
     async def status(self, path: str) -> int:
         """The status of a GET past the load balancer; 0 where no connection can be made."""
@@ -88,11 +98,6 @@ class Instance:
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(signal.SIGKILL)
             await self.process.wait()
-
-    async def _writes(self) -> bool:
-        assert self.process is not None
-        assert self.process.returncode is None, self.log.read_text()
-        return await self.status("/health/ready?for=writes") == 200
 
 
 Both = tuple[list[Instance], Proxy]
