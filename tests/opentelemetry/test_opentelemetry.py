@@ -4,14 +4,17 @@ import asyncio
 import gc
 import logging
 import re
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from weakref import ref
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.trace import ReadableSpan
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -24,6 +27,7 @@ from lagwise.testing import Cluster, wait_until
 from tests.kit.routers import LONG, both_in_rotation, patient, router, stand_still
 from tests.kit.telemetry import POOL, Telemetry
 
+ROOT = Path(__file__).parents[2]
 SELECT = text("SELECT 1")
 INSERT = text("INSERT INTO item (name) VALUES ('told')")
 
@@ -267,6 +271,18 @@ async def test_it_ends_and_begins_again(db: Router, told: Telemetry) -> None:
     assert told.value("lagwise.node.staleness", lagwise__node="primary") == 0
 
 
+def test_the_naive_way_to_begin_again_is_never_observed(told: Telemetry) -> None:
+    """A second instrument of one name, on one meter: its callback is not called. It is why instruments are shared."""
+
+    def callback(name: str) -> Callable[[CallbackOptions], list[Observation]]:
+        return lambda _: [Observation(1, {"by": name})]
+
+    for name in ("first", "second"):
+        told.meters.get_meter("naive").create_observable_gauge("naive", [callback(name)])
+    points = told.points()
+    assert points == {("naive", frozenset({("by", "first")})): 1}
+
+
 async def test_a_router_that_is_closed_is_not_observed(
     cluster: Cluster, told: Telemetry, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -329,6 +345,44 @@ async def test_two_routers_of_one_provider(cluster: Cluster, told: Telemetry) ->
         assert dict(told.spans("a write")[0].attributes or {})["lagwise.database"] == "archive"
 
 
+GLOBAL = """
+import asyncio
+
+from opentelemetry import metrics
+from sqlalchemy import text
+
+from lagwise import Router
+from lagwise.opentelemetry import instrument
+from tests.kit.telemetry import Telemetry
+
+
+async def main():
+    one, other = (Router("sqlite+aiosqlite://") for _ in range(2))
+    instrument(one, database="one")
+    told = Telemetry()
+    metrics.set_meter_provider(told.meters)
+    instrument(other, told.meters, database="other")
+    async with one, other:
+        for db in (one, other):
+            async with db.read() as session:
+                await session.execute(text("SELECT 1"))
+        for (name, attributes), value in told.points().items():
+            if name == "lagwise.routes":
+                print(dict(attributes)["lagwise.database"], value)
+
+
+asyncio.run(main())
+"""
+
+
+def test_the_global_provider_may_be_set_later() -> None:
+    """What was instrumented before is shown, and what is instrumented with that very provider afterwards as well."""
+    ran = subprocess.run(
+        [sys.executable, "-c", GLOBAL], capture_output=True, text=True, timeout=60, cwd=ROOT, check=False
+    )
+    assert sorted(ran.stdout.splitlines()) == ["one 1", "other 1"], ran.stderr
+
+
 async def test_a_router_is_not_kept_alive(cluster: Cluster, told: Telemetry) -> None:
     """Tests and scripts make many: what OpenTelemetry keeps for ever holds none of them."""
     db = router(cluster, LONG)
@@ -368,7 +422,7 @@ async def test_what_must_not_be_told_is_not(cluster: Cluster, told: Telemetry) -
 
 def test_the_page_names_every_metric() -> None:
     """Each with its unit, and no other."""
-    page = (Path(__file__).parents[2] / "docs" / "opentelemetry.md").read_text()
+    page = (ROOT / "docs" / "opentelemetry.md").read_text()
     rows = re.findall(r"^\| (`(?:lagwise|db)\.[^|]+) \| `([^`]+)` \|", page, re.M)
     shown = {name: unit for names, unit in rows for name in re.findall(r"`([^`]+)`", names)}
     durations = (

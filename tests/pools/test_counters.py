@@ -71,6 +71,27 @@ def test_what_hears_durations_comes_and_goes() -> None:
 
 
 @ROLES
+async def test_a_session_does_not_fail_for_its_telemetry(
+    pools: Pools, role: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What hears a duration and raises is logged by the class of its error; the others hear on."""
+    engine, heard = getattr(pools, role), list[float]()
+
+    def fails(_: float) -> None:
+        raise ValueError("planted")
+
+    engine.tally.wait_time.hear(fails)
+    engine.tally.create_time.hear(fails)
+    engine.tally.wait_time.hear(heard.append)
+    for _ in range(2):
+        await (await take(engine)).close()
+    assert heard == [0.0, 0.0]
+    said = [(record.message, vars(record)["error"]) for record in caplog.records if record.name == "lagwise"]
+    assert said == [("watcher-failed", "ValueError")] * 3
+    assert "planted" not in caplog.text
+
+
+@ROLES
 async def test_sessions_that_wait_are_timed_and_those_that_do_not_count_as_nothing(pools: Pools, role: str) -> None:
     """One pool of one connection: three wait in line, and the total is no more than they can have waited together."""
     engine = getattr(pools, role)

@@ -49,6 +49,18 @@ def test_a_node_that_is_no_primary_any_more_is_taken_back() -> None:
     assert written(files._gauges["node_primary"]) == {("primary",): 0, ("replica-1",): 1}
 
 
+async def test_a_closed_one_writes_no_more() -> None:
+    """Neither pools nor the timer go on with it."""
+    db, files = Router("sqlite+aiosqlite://"), Files(())
+    files.counting((), db)
+    files.close()
+    async with db, db.read() as session:
+        await session.execute(text("SELECT 1"))
+        assert files.write() is False
+        assert sum(written(files._histograms["pool_wait_seconds"]).values()) == 0
+    assert db.pools["primary"].tallies["writing"].wait_time.count == 1
+
+
 async def test_gauges_are_written_while_a_router_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """The timer begins with the first event, ends soon after the Router, and begins again with it."""
     monkeypatch.setattr(module, "_EVERY", 0.01)

@@ -1,8 +1,10 @@
 """How long something took, each time: seconds, in fixed buckets."""
 
+import logging
 from bisect import bisect_left
 from collections.abc import Callable
 
+_log = logging.getLogger("lagwise")
 # OpenTelemetry's advice for how long a database client's operations take:
 # https://opentelemetry.io/docs/specs/semconv/database/database-metrics/
 BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
@@ -39,11 +41,21 @@ class Durations:
             hear(0.0)
 
     def hear(self, hear: Callable[[float], object]) -> Callable[[], None]:
-        """Call `hear` with each duration from now on; the function returned ends that."""
-        self.heard = (*self.heard, hear)
+        """Call `hear` with each duration from now on; the function returned ends that.
+
+        What it raises is logged, and goes no further: a session does not fail for its telemetry.
+        """
+
+        def guarded(seconds: float) -> None:
+            try:
+                hear(seconds)
+            except Exception as error:
+                _log.error("watcher-failed", extra={"watched": "Durations", "error": type(error).__name__})
 
         def stop() -> None:
-            self.heard = tuple(each for each in self.heard if each is not hear)
+            self.heard = tuple(each for each in self.heard if each is not guarded)
+
+        self.heard = (*self.heard, guarded)
 
         return stop
 

@@ -96,6 +96,8 @@ class Collector(Collecting):
         """Stop counting: for a Router that goes on without this collector. Unregister it first."""
         for stop in self._stop:
             stop()
+        if self._files is not None:
+            self._files.close()
 
     def describe(self) -> Iterable[Family]:
         """Every metric, without numbers: a registry refuses a second collector by it."""

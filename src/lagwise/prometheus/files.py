@@ -1,6 +1,7 @@
 """Several worker processes: each writes its numbers to files of its own, through prometheus-client's metrics."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -47,6 +48,7 @@ class Files:
         }
         self._routers: list[tuple[Key, Router]] = []
         self._primaries = set[Key]()
+        self._stop: list[Callable[[], None]] = []
         self._pooled: dict[tuple[str, Key], float] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -56,7 +58,7 @@ class Files:
         for described, labels, durations in histograms(router, tally):
             observe = _child(self._histograms[described.name], (*key, *labels)).observe
             for each in durations:
-                each.hear(observe)
+                self._stop.append(each.hear(observe))
         self._routers.append((key, router))
 
         def watcher(event: Event) -> None:
@@ -66,6 +68,12 @@ class Files:
         with suppress(RuntimeError):  # where no loop runs, the first event begins
             self._begin()
         return tally, watcher
+
+    def close(self) -> None:
+        """Write no more, once the timer has seen it."""
+        self._routers.clear()
+        for stop in self._stop:
+            stop()
 
     def write(self) -> bool:
         """Write what is counted elsewhere, and the gauges; whether a Router is open, or still closes its pools."""
