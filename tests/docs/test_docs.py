@@ -131,7 +131,13 @@ def test_every_error_is_explained() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "model"), [("/ready", health.Health), ("/nodes", health.Nodes), ("/pools", health.PoolsHealth)]
+    ("head", "model"),
+    [
+        ("/ready", health.Health),
+        ("/nodes", health.Nodes),
+        ("/pools", health.PoolsHealth),
+        ("The status page", health.Overview),
+    ],
 )
 def test_examples_of_health_have_the_fields_of_the_models(head: str, model: type[BaseModel]) -> None:
     """What is shown is what the endpoint answers, field by field."""

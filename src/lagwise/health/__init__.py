@@ -3,16 +3,31 @@
 from lagwise.health.answers import live, nodes, pools, ready
 from lagwise.health.draining import ProcessDrain
 from lagwise.health.endpoints import health_router
-from lagwise.health.models import Check, Health, NodeHealth, Nodes, PoolHealth, PoolsHealth
+from lagwise.health.models import (
+    Check,
+    Happening,
+    Health,
+    NodeHealth,
+    Nodes,
+    Overview,
+    PoolHealth,
+    PoolsHealth,
+    Routes,
+    Staleness,
+)
 
 __all__ = [
     "Check",
+    "Happening",
     "Health",
     "NodeHealth",
     "Nodes",
+    "Overview",
     "PoolHealth",
     "PoolsHealth",
     "ProcessDrain",
+    "Routes",
+    "Staleness",
     "health_router",
     "live",
     "nodes",

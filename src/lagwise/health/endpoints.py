@@ -8,17 +8,19 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from lagwise.health.answers import live, nodes, pools, ready
 from lagwise.health.draining import ProcessDrain
 from lagwise.health.models import Health, Nodes, PoolsHealth
+from lagwise.health.page import add_page
 from lagwise.router import Router
 
 _MEDIA_TYPE = "application/health+json"
 _FOR = {"name": "for", "in": "query", "required": False, "schema": {"type": "string", "enum": ["reads", "writes"]}}
 
 
-def health_router(db: Router, *, drain: ProcessDrain | None = None) -> APIRouter:
+def health_router(db: Router, *, page: bool = False, drain: ProcessDrain | None = None) -> APIRouter:
     """`/live`, `/ready` (`?for=reads|writes`), `/nodes` and `/pools`; mount it with a prefix.
 
     200 for pass and warn, 503 for fail, as `application/health+json`. Nothing is asked of any database. While the
     process drains, `/ready` is 503; with `ProcessDrain(post=True)` there is `POST /drain`, which begins that.
+    With `page=True` there is a status page at the prefix itself, which must not be empty then.
     """
     router = APIRouter(tags=["health"])
     fails: dict[int | str, dict[str, Any]] = {503: {"description": "fail", "content": {_MEDIA_TYPE: {}}}}
@@ -41,6 +43,8 @@ def health_router(db: Router, *, drain: ProcessDrain | None = None) -> APIRouter
 
     if drain is not None and drain.post:
         router.add_api_route("/drain", _beginning(drain), methods=["POST"], status_code=202, response_model=Health)
+    if page:
+        add_page(router, db)
     return router
 
 

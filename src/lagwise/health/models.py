@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from lagwise._decide.view import Standing
+from lagwise.health.recent import Kind
 
 Status = Literal["pass", "warn", "fail"]
 
@@ -75,3 +76,51 @@ class PoolsHealth(BaseModel):
 
     status: Status
     pools: dict[str, dict[str, PoolHealth]]
+
+
+class Staleness(BaseModel):
+    """How stale each node was, one sample in each `interval`. All lists end with sample `last`, the oldest is first."""
+
+    interval: float = Field(description="seconds from one sample to the next")
+    last: int = Field(description="the number of the latest sample, for `?since=`; -1 before the first")
+    seconds: dict[str, list[float | None]] = Field(description="by node; null while unknown, and for the primary")
+
+
+class Routes(BaseModel):
+    """Where sessions went in the last `seconds`, in this process; counts."""
+
+    seconds: int
+    by_reason: dict[str, int]
+    refused: dict[str, int] = Field(description="sessions that no node may serve, by the class of their error")
+
+
+class Happening(BaseModel):
+    """One event. Equal ones are one, with a `count`."""
+
+    kind: Kind
+    node: str | None
+    text: str
+    count: int
+    first: datetime
+    last: datetime
+
+
+class Overview(BaseModel):
+    """All that the status page shows: of the nodes as they are known to this process, and of this process alone."""
+
+    status: Status
+    summary: str = Field(description="the one sentence to read first")
+    notes: list[str] = Field(description="what needs a look, in sentences")
+    instance: str = Field(description="tells processes behind one address apart, for `?of=`")
+    time: datetime
+    refresh: float = Field(description="seconds until there may be news")
+    reads: bool = Field(description="whether a read without a token would be served")
+    writes: bool = Field(description="whether a write would be served")
+    primary: str | None
+    timeline: int | None
+    nodes: dict[str, NodeHealth]
+    pools: dict[str, dict[str, PoolHealth]]
+    staleness: Staleness
+    routes: Routes
+    events: list[Happening] = Field(description="the latest first, at most a hundred")
+    policy: dict[str, bool | int | float | str | None]
