@@ -56,6 +56,24 @@ async def read(db: Router, **options: Any) -> None:
         await session.execute(text("SELECT 1"))
 
 
+async def test_what_is_held_back_is_told(cluster: Cluster) -> None:
+    """In shadow mode: what replicas would have served, and that a naive split would have missed the client's write."""
+    db = router(cluster, QUIET)
+    async with watched(db) as client:
+        assert (await told(client))["held_back"] is None
+        db.offload = 0
+        await read(db)
+        await stand_still(cluster)
+        with Causality():
+            async with db.write.begin() as session:
+                await session.execute(text("INSERT INTO item (name) VALUES ('held back')"))
+            await read(db)
+        await wait_until(lambda: db.shadow.reads == 2, what="both are judged")
+        found = await told(client)
+        assert found["held_back"] == {"reads": 2, "on_replicas": 1, "would_wait": 0, "naively_stale": 1.0}
+        assert (found["routes"]["by_reason"]["held-back"], found["policy"]["offload"]) == (2, 0)
+
+
 # Who gets what
 
 
@@ -228,9 +246,9 @@ async def test_a_monitor_that_was_ended(cluster: Cluster) -> None:
     """What is shown will not change any more: a failure, and the summary says why."""
     db = steady(cluster)
     async with serving(paged(db)) as client:
-        assert db._monitor._task is not None
-        db._monitor._task.cancel()
-        await wait_until(lambda: db._monitor.ended, what="the end")
+        assert db._nodes.monitor._task is not None
+        db._nodes.monitor._task.cancel()
+        await wait_until(lambda: db._nodes.monitor.ended, what="the end")
         answer = await client.get("/health/")
         assert (answer.status_code, answer.json()["status"]) == (503, "fail")
         assert answer.json()["summary"].startswith("The monitor has ended")

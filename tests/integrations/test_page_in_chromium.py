@@ -176,8 +176,8 @@ async def test_a_monitor_that_has_ended_leaves_no_node_green(cluster: Cluster, b
     db = router(cluster, Policy(probe_interval=0.1, probe_timeout=0.3))
     async with shown(db) as (url, _), looking(browser, url) as look:
         await look.says("#primary > li[data-as=good]", "primary")
-        assert db._monitor._task is not None
-        db._monitor._task.cancel()
+        assert db._nodes.monitor._task is not None
+        db._nodes.monitor._task.cancel()
         await look.says("#headline[data-as=fail] #summary", "The monitor has ended")
         await look.says("#primary > li[data-as=bad]", "not read lately")
         await look.says("#replicas > li[data-as=bad]", "not read lately")

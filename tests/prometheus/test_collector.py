@@ -119,6 +119,26 @@ async def test_a_replica_that_stands_still_is_seen(cluster: Cluster) -> None:
     assert scraped.value("lagwise_max_lag_seconds") == 60
 
 
+async def test_what_is_held_back_is_counted(cluster: Cluster) -> None:
+    """In shadow mode: what replicas would have served, and that a naive split would have missed the client's write."""
+    db = router(cluster, PATIENT)
+    registry = registered(db)
+    async with db:
+        await in_rotation(db, "replica-1", "replica-2")
+        assert scrape(registry).value("lagwise_offload_ratio") == 1
+        db.offload = 0
+        await read(db)
+        await stand_still(cluster)
+        with Causality():
+            await write(db)
+            await read(db)
+        await wait_until(lambda: db.shadow.reads == 2, what="both are judged")
+        scraped = scrape(registry)
+    assert scraped.value("lagwise_offload_ratio") == 0
+    assert scraped.by("lagwise_held_back_reads_total", "would") == {"replica": 1, "primary": 1}
+    assert scraped.value("lagwise_held_back_naively_stale_total") == 1
+
+
 async def test_a_node_that_is_gone_is_unbounded(cluster: Cluster) -> None:
     """A killed replica: its eviction and its return are counted, its staleness and its reading have no bound."""
     db = router(cluster, QUICK)

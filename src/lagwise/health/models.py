@@ -94,6 +94,17 @@ class Routes(BaseModel):
     refused: dict[str, int] = Field(description="sessions that no node may serve, by the class of their error")
 
 
+class HeldBackReads(BaseModel):
+    """What would have become of the reads that were held back on the primary since the Router was made; counts."""
+
+    reads: int
+    on_replicas: int = Field(description="those that a replica would have served")
+    would_wait: int = Field(description="those that would have waited for a replica")
+    naively_stale: float = Field(
+        description="those that a naive split would have shown a state before their client's own write; expected"
+    )
+
+
 class Happening(BaseModel):
     """One event. Equal ones are one, with a `count`."""
 
@@ -122,5 +133,6 @@ class Overview(BaseModel):
     pools: dict[str, dict[str, PoolHealth]]
     staleness: Staleness
     routes: Routes
+    held_back: HeldBackReads | None = Field(description="null where no read was held back")
     events: list[Happening] = Field(description="the latest first, at most a hundred")
     policy: dict[str, bool | int | float | str | None]

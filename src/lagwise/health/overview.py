@@ -5,9 +5,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 from lagwise._decide.node import Standing
+from lagwise._decide.shadow import Shadow
 from lagwise.errors import NotOpen
 from lagwise.health.answers import nodes, pools, ready
-from lagwise.health.models import Happening, NodeHealth, Overview, PoolHealth, Routes, Staleness
+from lagwise.health.models import Happening, HeldBackReads, NodeHealth, Overview, PoolHealth, Routes, Staleness
 from lagwise.health.recording import Recording
 from lagwise.health.telling import WORDS
 
@@ -53,6 +54,7 @@ def overview(recording: Recording, since: int = -1, of: str | None = None) -> Ov
             by_reason=recording.routes.totals(now),
             refused=recording.refusals.totals(now),
         ),
+        held_back=_held_back(db.shadow),
         events=[
             Happening(
                 kind=told.kind,
@@ -65,6 +67,17 @@ def overview(recording: Recording, since: int = -1, of: str | None = None) -> Ov
             for told, folded in recording.happenings.latest()
         ],
         policy=asdict(db.policy),
+    )
+
+
+def _held_back(shadow: Shadow) -> HeldBackReads | None:
+    if not shadow.reads:
+        return None
+    return HeldBackReads(
+        reads=shadow.reads,
+        on_replicas=shadow.on_replicas,
+        would_wait=shadow.would_wait,
+        naively_stale=round(shadow.naively_stale, 1),
     )
 
 

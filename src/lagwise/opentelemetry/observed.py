@@ -111,6 +111,12 @@ def _in_rotation(db: Router, _: Tally) -> Points:
         yield int(view.standing(node, max_lag, now) is Standing.IN_ROTATION), {NODE: node.name}
 
 
+def _held_back(db: Router, _: Tally) -> Points:
+    shadow = db.shadow
+    yield shadow.on_replicas, {"lagwise.would": "replica"}
+    yield shadow.reads - shadow.on_replicas, {"lagwise.would": "primary"}
+
+
 def _counter(name: str, unit: str, text: str) -> Observed:
     return Observed("lagwise." + name.replace("tokens_", "tokens."), "counter", unit, text, partial(_counted, name))
 
@@ -138,7 +144,14 @@ COUNTERS = (
     _counter("evictions", "{change}", "How often a replica left the rotation."),
     _counter("returns", "{change}", "How often a replica came back into rotation."),
     _counter("promotions", "{change}", "How often a node was promoted."),
-)
+    Observed("lagwise.held_back.reads", "counter", "{read}",
+             "Reads held back on the primary, by the role of the node that would have served them.", _held_back),
+    Observed("lagwise.held_back.waits", "counter", "{read}", "Of these, reads that would have waited for a replica.",
+             partial(_of_all, lambda db: db.shadow.would_wait)),
+    Observed("lagwise.held_back.naively_stale", "counter", "{read}",
+             "Of these, reads that a naive split would have shown a state before their own client's write; expected.",
+             partial(_of_all, lambda db: db.shadow.naively_stale)),
+)  # fmt: skip
 GAUGES = (
     Observed("lagwise.node.staleness", "gauge", "s", "By how much a node may be behind the primary, at most.",
              partial(_of_nodes, _staleness)),
@@ -160,6 +173,8 @@ GAUGES = (
     Observed("lagwise.fall_back_places.used", "up_down_counter", "{session}",
              "Sessions that hold one of the fall_back_limit places on the primary.",
              partial(_of_all, lambda db: db.fallen_back)),
+    Observed("lagwise.offload", "gauge", "{share}", "The share of clients whose reads may go to replicas, 0 to 1.",
+             partial(_of_all, lambda db: db.offload)),
     Observed("lagwise.fall_back_places.limit", "up_down_counter", "{session}", "The fall_back_limit of the policy.",
              partial(_of_all, lambda db: db.policy.fall_back_limit)),
 )  # fmt: skip

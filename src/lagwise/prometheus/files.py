@@ -11,7 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from lagwise._decide.events import Event, Watcher
 from lagwise._nodes.tally import Key, Tally
 from lagwise._pools.durations import BOUNDS
-from lagwise.prometheus.metrics import COUNTERS, GAUGES, HISTOGRAMS, OPEN, POOL_COUNTERS, PRIMARY, Described
+from lagwise.prometheus.metrics import COUNTERS, GAUGES, HISTOGRAMS, KEPT_ELSEWHERE, OPEN, PRIMARY, Described
 from lagwise.prometheus.reading import histograms, numbers
 from lagwise.router import Router
 
@@ -28,7 +28,7 @@ class Files:
     """
 
     def __init__(self, labels: Key) -> None:
-        kept = (*COUNTERS.values(), *POOL_COUNTERS)
+        kept = (*COUNTERS.values(), *KEPT_ELSEWHERE)
         self._counters = {
             each.name: Counter(each.full_name, each.help, (*labels, *each.labels), registry=None) for each in kept
         }

@@ -101,6 +101,21 @@ PLACES = Described(
 )
 PLACES_LIMIT = Described("fall_back_places_limit", "The fall_back_limit of the policy; +Inf for none.", (), "livesum")
 
+OFFLOAD = Described(
+    "offload_ratio", "The share of clients whose reads may go to replicas, 0 to 1; below 1 others are held back.", (),
+    "livemin",
+)  # fmt: skip
+HELD_BACK = Described(
+    "held_back_reads",
+    "Reads held back on the primary, by the role of the node that would have served them.",
+    ("would",),
+)
+HELD_BACK_WAITS = Described("held_back_waits", "Of these, reads that would have waited for a replica.")
+HELD_BACK_STALE = Described(
+    "held_back_naively_stale",
+    "Of these, reads that a naive split would have shown a state before their own client's write; an expected number.",
+)
+
 _POOL = ("node", "pool")
 USED = Described("pool_used", "Connections of the pool that sessions hold now.", _POOL, "livesum")
 IDLE = Described("pool_idle", "Open connections of the pool that no session holds.", _POOL, "livesum")
@@ -113,10 +128,11 @@ HISTOGRAMS = (WAIT, POSITION, POOL_WAIT, POOL_CREATE)
 """Those of pools are of all nodes together: with the nodes as a label a scrape of many would be long."""
 GAUGES = (
     OPEN, BLIND, IN_SIGHT, MAX_LAG, STALENESS, LAG, IN_ROTATION, PRIMARY, READING_AGE, STICKY, PLACES, PLACES_LIMIT,
-    USED, IDLE, POOL_LIMIT, WAITING,
+    OFFLOAD, USED, IDLE, POOL_LIMIT, WAITING,
 )  # fmt: skip
-POOL_COUNTERS = (POOL_TIMEOUTS, POOL_OPENED)
-DESCRIBED = (*COUNTERS.values(), *POOL_COUNTERS, *HISTOGRAMS, *GAUGES)
+KEPT_ELSEWHERE = (HELD_BACK, HELD_BACK_WAITS, HELD_BACK_STALE, POOL_TIMEOUTS, POOL_OPENED)
+"""Counters that are not of a `Tally`."""
+DESCRIBED = (*COUNTERS.values(), *KEPT_ELSEWHERE, *HISTOGRAMS, *GAUGES)
 """All of them, in the order in which they are shown."""
 
 KNOWN: dict[str, tuple[Key, ...]] = {

@@ -13,11 +13,15 @@ from lagwise._pools.durations import Durations
 from lagwise.errors import NotOpen
 from lagwise.prometheus.metrics import (
     BLIND,
+    HELD_BACK,
+    HELD_BACK_STALE,
+    HELD_BACK_WAITS,
     IDLE,
     IN_ROTATION,
     IN_SIGHT,
     LAG,
     MAX_LAG,
+    OFFLOAD,
     OPEN,
     PLACES,
     PLACES_LIMIT,
@@ -59,6 +63,12 @@ def numbers(db: Router) -> Iterator[Number]:
     yield STICKY, (), db.sticky_clients
     yield PLACES, (), db.fallen_back
     yield PLACES_LIMIT, (), inf if limit is None else limit
+    yield OFFLOAD, (), db.offload
+    shadow = db.shadow
+    yield HELD_BACK, ("replica",), shadow.on_replicas
+    yield HELD_BACK, ("primary",), shadow.reads - shadow.on_replicas
+    yield HELD_BACK_WAITS, (), shadow.would_wait
+    yield HELD_BACK_STALE, (), shadow.naively_stale
     yield from nodes
     yield from _pools(db)
 
