@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from lagwise import Causality, NoPrimary, NoReplica, Policy, Router
 from lagwise._nodes.tally import LABELS
 from lagwise.opentelemetry import instrument
-from lagwise.opentelemetry.observed import COUNTERS, GAUGES, POOLS
+from lagwise.opentelemetry.observed import COUNTERS, GAUGES, HELD_BACK, POOLS
 from lagwise.testing import Cluster, wait_until
 from tests.kit.routers import LONG, both_in_rotation, patient, router, stand_still
 from tests.kit.telemetry import POOL, Telemetry
@@ -431,7 +431,7 @@ def test_the_page_names_every_metric() -> None:
         "lagwise.wait",
         "lagwise.position",
     )
-    observed = {each.name: each.unit for each in (*POOLS, *COUNTERS, *GAUGES)}
+    observed = {each.name: each.unit for each in (*POOLS, *COUNTERS, *HELD_BACK, *GAUGES)}
     assert shown == observed | dict.fromkeys(durations, "s")
 
 

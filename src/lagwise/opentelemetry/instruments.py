@@ -11,7 +11,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observa
 from lagwise._nodes.tally import Tally
 from lagwise._pools.durations import BOUNDS
 from lagwise.errors import NotOpen
-from lagwise.opentelemetry.observed import COUNTERS, GAUGES, POOLS, Observed
+from lagwise.opentelemetry.observed import COUNTERS, GAUGES, HELD_BACK, POOLS, Observed
 from lagwise.router import Router
 
 VERSION = version("lagwise")
@@ -35,7 +35,7 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         self._shown: tuple[Shown, ...] = ()
-        for observed in (*POOLS, *COUNTERS, *GAUGES):
+        for observed in (*POOLS, *COUNTERS, *HELD_BACK, *GAUGES):
             create = getattr(meter, f"create_observable_{observed.kind}")
             create(observed.name, [partial(self._observe, observed)], observed.unit, observed.text)
         histogram = partial(meter.create_histogram, unit="s", explicit_bucket_boundaries_advisory=BOUNDS)

@@ -144,6 +144,8 @@ COUNTERS = (
     _counter("evictions", "{change}", "How often a replica left the rotation."),
     _counter("returns", "{change}", "How often a replica came back into rotation."),
     _counter("promotions", "{change}", "How often a node was promoted."),
+)
+HELD_BACK = (
     Observed("lagwise.held_back.reads", "counter", "{read}",
              "Reads held back on the primary, by the role of the node that would have served them.", _held_back),
     Observed("lagwise.held_back.waits", "counter", "{read}", "Of these, reads that would have waited for a replica.",

@@ -13,20 +13,13 @@ from pydantic import BaseModel, Field, ValidationError
 from lagwise import Router
 from lagwise.cli.opening import router_of
 from lagwise.health import Nodes, PoolHealth, PoolsHealth, nodes
-from lagwise.health.models import NodeHealth, Status
+from lagwise.health.models import NodeHealth, Routes, Status
 
 LARGEST = 1_048_576  # bytes of an answer
 TIMEOUT = 3.0  # seconds for all of an answer
 _JSON = {"Accept": "application/json", "Accept-Encoding": "identity"}  # what is compressed has no bound
 
 _Answer = TypeVar("_Answer", Nodes, PoolsHealth)
-
-
-class Routes(BaseModel):
-    """Where sessions of the application went lately; counts."""
-
-    seconds: int
-    by_reason: dict[str, int]
 
 
 class Snapshot(BaseModel):
