@@ -417,7 +417,7 @@ async def test_ctrl_c_ends_it(cluster: Cluster) -> None:
             assert (command.returncode, out, err) == (130, "", said)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--workers", "0", "x"], [f"postgresql://app:{PLANTED}@host/shop"]])
+@pytest.mark.parametrize("arguments", [[], ["--workers", "0", "x"], [f"postgresql+psycopg://app:{PLANTED}@host/shop"]])
 async def test_a_command_that_makes_no_sense_is_status_2(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """No node, a number out of range, a driver that lagwise cannot use."""
     monkeypatch.delenv("LAGWISE_PRIMARY", raising=False)

@@ -17,6 +17,7 @@ from lagwise._pools.targets import PRIMARY
 MOST = 64
 """The most nodes: each is asked over four connections at a time."""
 _NAMED = re.compile(r"([A-Za-z0-9_.-]{1,63})=(.+)", re.DOTALL)
+_WITHOUT_DRIVER = re.compile(r"^postgres(ql)?://")
 # What SQLAlchemy's dialect keeps for itself of the options in a URL.
 _NOT_THE_DRIVERS = {"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"}
 _SECRET_OPTIONS = {"host", "password"}
@@ -53,7 +54,7 @@ def environment() -> list[str]:
 
 
 def named(urls: Sequence[str]) -> tuple[Named, ...]:
-    """The nodes of these URLs: the first is the primary, `name=url` gives a name.
+    """The nodes of these URLs: the first is the primary, `name=url` gives a name; the driver is asyncpg.
 
     Raises:
         ValueError: there is none, or one cannot be read. The message never has the URL in it.
@@ -78,11 +79,11 @@ def _each(urls: Sequence[str]) -> Iterator[Named]:
         name = given[1] if given else PRIMARY if number == 0 else f"replica-{number}"
         place = f"URL {number + 1}, of {name},"
         try:
-            url = make_url(given[2] if given else text)
+            url = make_url(_WITHOUT_DRIVER.sub("postgresql+asyncpg://", given[2] if given else text))
         except (ArgumentError, ValueError):
             raise ValueError(
                 f"{place} cannot be read; write postgresql+asyncpg://user:password@host/database"
             ) from None
         if url.get_backend_name() != "postgresql" or url.drivername != "postgresql+asyncpg":
-            raise ValueError(f"{place} does not begin with postgresql+asyncpg://, as lagwise needs it")
+            raise ValueError(f"{place} names another driver than asyncpg: write postgresql+asyncpg://...")
         yield Named(name, Role.PRIMARY if number == 0 else Role.REPLICA, url)

@@ -62,12 +62,14 @@ def version(number: int) -> str:
 
 
 def shown(name: str, hidden: Iterable[str]) -> str:
-    """A name that a server has told, without what must not be shown: hosts and passwords that are part of it.
+    r"""A name that a server has told, without hosts and passwords that are part of it, and what a terminal obeys.
 
     >>> shown("db-7_internal_slot", ["db-7_internal"])
     '..._slot'
+    >>> shown("a" + chr(27) + "[2J", [])
+    'a\\x1b[2J'
     """
     for secret in sorted(hidden, key=len, reverse=True):
         if len(secret) >= _SHORTEST:
             name = name.replace(secret, "...")
-    return name
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
