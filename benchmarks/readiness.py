@@ -31,7 +31,7 @@ async def asked(load: Peer, server: Peer, path: str, seconds: float) -> dict[str
 
 async def run(quick: bool) -> list[Table]:
     """All is well; then at the worst time; then while it drains."""
-    seconds = 1.0 if quick else 20.0
+    seconds = 3.0 if quick else 20.0
     rows: dict[str, dict[str, float]] = {}
     async with Cluster(replicas=2) as cluster, module("probed") as server, module("pace") as load:
         replicas = {node.name: node.url for node in cluster.replicas}
