@@ -24,10 +24,11 @@ from lagwise.cli.doctor.facts import (
     Statements,
     censored,
 )
-from lagwise.cli.doctor.named import MOST, environment, named
+from lagwise.cli.doctor.named import MOST, configured, named
 from lagwise.cli.doctor.reach import reachable
 from lagwise.cli.doctor.report import summary
 from lagwise.cli.doctor.verdict import Level, Topic, Verdict
+from lagwise.settings import Settings
 
 PLAN = Plan()
 URL = "postgresql+asyncpg://app:planted-secret@planted-host:5432/shop"
@@ -332,7 +333,7 @@ def test_nodes_are_named_as_a_router_names_them(monkeypatch: pytest.MonkeyPatch)
     assert [(one.name, one.expected) for one in named(urls)] == expected
     monkeypatch.setenv("LAGWISE_PRIMARY", urls[0])
     monkeypatch.setenv("LAGWISE_REPLICAS", f"{urls[1]}, {urls[2]},")
-    assert [(one.name, one.expected) for one in named(environment())] == expected
+    assert [(one.name, one.expected) for one in named(configured(Settings()))] == expected
     assert len(named([URL] * MOST)) == MOST
     assert "planted" not in repr(named(urls))
     assert named(urls)[1].arguments() == {

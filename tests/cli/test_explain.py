@@ -42,11 +42,12 @@ def nodes(cluster: Cluster) -> dict[str, str]:
 
 async def test_where_a_read_would_go(cluster: Cluster) -> None:
     """Without a token a replica serves; with that of a client whose write no replica has, the primary does."""
-    await stand_still(cluster)
+    await cluster.caught_up()
     status, out, err = await ran(**nodes(cluster))
     assert (status, err) == (0, "")
     assert out.startswith("a read would go to near-")
     assert "no token: this client has seen nothing" in out
+    await stand_still(cluster)
     async with Router(cluster.primary.url) as db:
         with Causality() as seen:
             async with db.write.begin() as session:

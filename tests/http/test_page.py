@@ -16,7 +16,7 @@ from sqlalchemy import make_url, text
 
 from lagwise import Causality, NoReplica, Policy, Router, events
 from lagwise.fastapi import health_router, lifespan
-from lagwise.health import Overview
+from lagwise.health import Overview, ProcessDrain
 from lagwise.health.overview import overview
 from lagwise.health.page import document
 from lagwise.health.recording import Recording
@@ -72,6 +72,21 @@ async def test_what_is_held_back_is_told(cluster: Cluster) -> None:
         found = await told(client)
         assert found["held_back"] == {"reads": 2, "on_replicas": 1, "would_wait": 0, "naively_stale": 1.0}
         assert (found["routes"]["by_reason"]["held-back"], found["policy"]["offload"]) == (2, 0)
+
+
+async def test_a_process_that_drains_says_so(cluster: Cluster) -> None:
+    """In a note: what it serves, it serves as before."""
+    drain = ProcessDrain(post=True)
+    db = steady(cluster)
+    app = FastAPI(lifespan=lifespan(db, drain=drain))
+    app.include_router(health_router(db, page=True, drain=drain), prefix="/health")
+    async with serving(app) as client:
+        await both_in_rotation(db)
+        assert (await told(client))["notes"] == []
+        drain.begin()
+        found = await told(client)
+        assert found["notes"] == ["This process drains: load balancers are to send it no more requests."]
+        assert (found["status"], found["reads"], found["writes"]) == ("warn", True, True)
 
 
 # Who gets what

@@ -96,5 +96,6 @@ async def answer(driver: Any, call: Callable[..., Any], sql: str, *, patience: P
         return await call(sql, timeout=_NEVER)
     except Exception as error:
         if patience.ran_out:
-            raise TimeoutError from error
+            # Not "from error": that the connection was ended here is no cause, and would be told as one.
+            raise TimeoutError from None
         raise

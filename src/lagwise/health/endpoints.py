@@ -44,7 +44,7 @@ def health_router(db: Router, *, page: bool = False, drain: ProcessDrain | None 
     if drain is not None and drain.post:
         router.add_api_route("/drain", _beginning(drain), methods=["POST"], status_code=202, response_model=Health)
     if page:
-        add_page(router, db)
+        add_page(router, db, drain)
     return router
 
 

@@ -8,6 +8,7 @@ from lagwise._decide.node import Standing
 from lagwise._decide.shadow import Shadow
 from lagwise.errors import NotOpen
 from lagwise.health.answers import nodes, pools, ready
+from lagwise.health.draining import ProcessDrain
 from lagwise.health.models import Happening, HeldBackReads, NodeHealth, Overview, PoolHealth, Routes, Staleness
 from lagwise.health.recording import Recording
 from lagwise.health.telling import WORDS
@@ -17,7 +18,9 @@ _ONE_SERVER = {Standing.PRIMARY, Standing.SAME_SERVER}
 _SOONEST, _LATEST = 0.5, 5.0  # seconds between two questions of a page
 
 
-def overview(recording: Recording, since: int = -1, of: str | None = None) -> Overview:
+def overview(
+    recording: Recording, since: int = -1, of: str | None = None, drain: ProcessDrain | None = None
+) -> Overview:
     """The picture now. Samples up to number `since` are left out for those who have them of this instance (`of`)."""
     db, now, time = recording.db, recording.clock(), datetime.now(UTC)
     found, usage = nodes(db).nodes, pools(db).pools
@@ -30,6 +33,8 @@ def overview(recording: Recording, since: int = -1, of: str | None = None) -> Ov
     primary = next((name for name, node in found.items() if node.standing is Standing.PRIMARY), None)
     status = ready(db).status
     notes = [*_notes(found, usage)]
+    if drain is not None and drain.begun:
+        notes.append("This process drains: load balancers are to send it no more requests.")
     samples = recording.samples
     return Overview(
         status="warn" if status == "pass" and notes else status,

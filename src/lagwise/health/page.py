@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from lagwise.health.accept import prefers_html
+from lagwise.health.draining import ProcessDrain
 from lagwise.health.models import Overview
 from lagwise.health.overview import overview
 from lagwise.health.recording import Recording
@@ -20,7 +21,7 @@ _ALWAYS = {"Cache-Control": "no-store", "Vary": "Accept", "X-Content-Type-Option
 _LARGEST = 2**53  # what JSON's numbers hold exactly
 
 
-def add_page(router: APIRouter, db: Router) -> None:
+def add_page(router: APIRouter, db: Router, drain: ProcessDrain | None) -> None:
     """Add the page at the router's prefix itself, with and without a slash: a redirect would have to know its host."""
     recording = Recording(db)
 
@@ -31,7 +32,7 @@ def add_page(router: APIRouter, db: Router) -> None:
     ) -> Response:
         if prefers_html(",".join(request.headers.getlist("accept"))):
             return _html()
-        answer = overview(recording, since, of)
+        answer = overview(recording, since, of, drain)
         code = 503 if answer.status == "fail" else 200
         return Response(answer.model_dump_json(), code, headers=_ALWAYS, media_type=_MEDIA_TYPE)
 

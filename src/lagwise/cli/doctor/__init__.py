@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -15,10 +15,13 @@ from lagwise.cli.doctor import report
 from lagwise.cli.doctor.asking import ask_all
 from lagwise.cli.doctor.diagnose import diagnose, healthy
 from lagwise.cli.doctor.facts import Plan
-from lagwise.cli.doctor.named import Named, environment, named
-from lagwise.policy import Policy
+from lagwise.cli.doctor.named import Named, configured, named
+from lagwise.cli.opening import fail
+from lagwise.settings import Settings
 
-_FAULT, _USAGE, _INTERRUPTED = 1, 2, 130  # 128 + SIGINT, as shells have it
+_FAULT, _INTERRUPTED = 1, 130  # 128 + SIGINT, as shells have it
+
+T = TypeVar("T")
 
 
 def doctor(
@@ -34,16 +37,19 @@ def doctor(
     workers: Annotated[
         int, typer.Option(min=1, max=100_000, help="Processes of the application, on all machines.")
     ] = 1,
-    pool_size: Annotated[int, typer.Option(min=1, max=100_000, help="The pool_size of its Router.")] = DEFAULTS[
-        "pool_size"
-    ],
-    max_overflow: Annotated[int, typer.Option(min=0, max=100_000, help="The max_overflow of its Router.")] = DEFAULTS[
-        "max_overflow"
-    ],
-    pooling: Annotated[str, typer.Option(help="The pooling of its Router: session or transaction.")] = "session",
+    pool_size: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="Of its Router. [default: LAGWISE_POOL_SIZE, or 20]")
+    ] = None,
+    max_overflow: Annotated[
+        int | None, typer.Option(min=0, max=100_000, help="Likewise. [default: LAGWISE_MAX_OVERFLOW, or 0]")
+    ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(help="Likewise: session or transaction. [default: LAGWISE_POOLING, or session]"),
+    ] = None,
     max_lag: Annotated[
-        float, typer.Option(min=0.001, help="The max_lag of its Policy, in seconds.")
-    ] = Policy().max_lag,
+        float | None, typer.Option(min=0.001, help="Of its Policy, in seconds. [default: LAGWISE_MAX_LAG, or 5]")
+    ] = None,
     timeout: Annotated[
         float, typer.Option(min=0.01, max=600, help="Seconds for each connect, and for each question.")
     ] = 5.0,
@@ -55,21 +61,25 @@ def doctor(
     Nothing is written to them. Exit status: 0 when there is no fault, warnings allowed; 1 for a fault; 2 when the
     command cannot be understood; 130 after Ctrl-C.
     """
-    if pooling not in {"session", "transaction"}:
+    if pooling not in {None, "session", "transaction"}:
         raise typer.BadParameter("session or transaction", param_hint="--pooling")
     try:
-        nodes = named(urls or environment())
+        settings = Settings()
+        nodes = named(urls or configured(settings))
     except ValueError as error:
-        sys.stderr.write(f"lagwise: {error}\n")
-        raise typer.Exit(_USAGE) from None
+        fail(error)
     plan = Plan(
         workers=workers,
-        pool_size=pool_size,
-        max_overflow=max_overflow,
-        framed=pooling == "transaction",
-        max_lag=max_lag,
+        pool_size=_first(pool_size, settings.pool_size, DEFAULTS["pool_size"]),
+        max_overflow=_first(max_overflow, settings.max_overflow, DEFAULTS["max_overflow"]),
+        framed=_first(pooling, settings.pooling, "session") == "transaction",
+        max_lag=_first(max_lag, settings.policy.max_lag, 0.0),
     )
     raise typer.Exit(_look(nodes, plan, timeout, everything=everything, as_json=as_json))
+
+
+def _first(given: T | None, configured: T | None, otherwise: T) -> T:
+    return next((each for each in (given, configured) if each is not None), otherwise)
 
 
 def _look(nodes: Sequence[Named], plan: Plan, timeout: float, *, everything: bool, as_json: bool) -> int:

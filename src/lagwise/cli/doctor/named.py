@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 
 from lagwise._decide.node import Role
 from lagwise._pools.targets import PRIMARY
+from lagwise.settings import Settings
 
 MOST = 64
 """The most nodes: each is asked over four connections at a time."""
@@ -47,10 +47,12 @@ class Named:
         return {key: value for key, value in options.items() if key not in _NOT_THE_DRIVERS}
 
 
-def environment() -> list[str]:
-    """The URLs that the environment names: LAGWISE_PRIMARY, then LAGWISE_REPLICAS, with commas between."""
-    primary, replicas = (os.environ.get(f"LAGWISE_{name}", "").strip() for name in ("PRIMARY", "REPLICAS"))
-    return [primary, *(each.strip() for each in replicas.split(",") if each.strip())] if primary else []
+def configured(settings: Settings) -> list[str]:
+    """The URLs that the environment names, the primary's first."""
+    if settings.primary is None:
+        return []
+    replicas = (f"{name}={url.get_secret_value()}" for name, url in settings.replicas.items())
+    return [settings.primary.get_secret_value(), *replicas]
 
 
 def named(urls: Sequence[str]) -> tuple[Named, ...]:
