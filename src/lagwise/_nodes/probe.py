@@ -94,7 +94,7 @@ async def answer(driver: Any, call: Callable[..., Any], sql: str, *, patience: P
     try:
         # The driver's own time-out would measure how busy this process is, and be the application's by default.
         return await call(sql, timeout=_NEVER)
-    except Exception as error:
+    except Exception:
         if patience.ran_out:
             # Not "from error": that the connection was ended here is no cause, and would be told as one.
             raise TimeoutError from None
