@@ -149,7 +149,7 @@ def test_writes_and_strong_reads_go_to_the_one_primary(
     """Never to a replica, a rival, or a primary that the client knows to be deposed; without a primary nowhere."""
     if not (request.write or request.strong):
         request = replace(request, write=True)
-    expected = Route(leader(world.view), Reason.WRITE if request.write else Reason.STRONG)
+    expected = Route(leader(world.view), Reason.WRITE if request.write else request.strong or Reason.STRONG)
     if world.deposed(request, now):
         expected = Route(None, Reason.OTHER_TIMELINE)
     assert expected == route(world.view, policy, request, now, draw=scripted(numbers))

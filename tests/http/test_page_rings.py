@@ -106,6 +106,9 @@ LINES: list[tuple[events.Event, Told | None]] = [
     (events.NodeChanged(node="a", before="in-rotation", standing="drained"), None),
     (events.NodeUnreachable(node="a", error=PLANTED), None),
     (events.PositionAsked(node="a", found=True), None),
+    (events.TokenBrought(), None),
+    (events.TokenIssued(), None),
+    (events.HeldBack(would=Route("replica-1", Reason.FRESH), waited=False, stale=0.0), None),
     (
         events.NodeRefusesConnections(node="a", error=PLANTED),
         Told("changed", "a", "a refuses new connections; those that are open are used"),

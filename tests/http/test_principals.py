@@ -258,9 +258,9 @@ def authenticated(db: Router) -> FastAPI:
 async def test_a_principal_that_authentication_tells(cluster: Cluster) -> None:
     """`identify` in a dependency: the other client sees the write, a stranger does not."""
     async with one_process(cluster, authenticated, key=None) as app:
-        await Device(app, "told").post("/items/told")
-        assert (await Device(app, "told").get("/items/told")).json() == 1
-        assert (await Device(app, "another").get("/items/told")).json() == 0
+        await Device(app, "told").post("/items/told by authentication")
+        assert (await Device(app, "told").get("/items/told by authentication")).json() == 1
+        assert (await Device(app, "another").get("/items/told by authentication")).json() == 0
 
 
 async def test_a_session_that_is_open_moves_when_the_principal_is_known(cluster: Cluster) -> None:

@@ -10,8 +10,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from lagwise import Causality, Router
+from lagwise._decide.token import Position
 from lagwise._nodes.positions import Positions
-from lagwise._pools import placing
+from lagwise._pools import placing, writing
 from lagwise.testing import Cluster
 from tests.kit.routers import quiet, router
 
@@ -63,6 +64,23 @@ async def test_the_position_is_what_the_question_answers(db: Router, asked: Aske
         end = await session.scalar(text("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
     assert (position.system, position.timeline, position.in_doubt_at) == (db.view.system, 1, 0)
     assert 0 < position.lsn <= end
+    assert asked() == 0
+
+
+async def test_a_server_tells_once_who_it_is(db: Router, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a connection's first COMMIT the control file is read; later ones tell position and timeline alone."""
+    told: list[str] = []
+    plain = placing.told_place
+
+    def listening(driver: placing.PlacingDriver) -> Position | None:
+        told.append(driver.told)
+        return plain(driver)
+
+    monkeypatch.setattr(writing, "told_place", listening)
+    first, second = [position for _ in range(2) for position in (await write(db)).token]
+    assert [len(text.split()) for text in told] == [6, 3]
+    assert (second.system, second.timeline) == (first.system, first.timeline) == (db.view.system, 1)
+    assert second.lsn > first.lsn
     assert asked() == 0
 
 

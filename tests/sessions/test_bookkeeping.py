@@ -118,7 +118,7 @@ async def test_commit_does_not_ask_for_a_position(db: Router, monkeypatch: pytes
     """There is no token to make, so COMMIT is sent as it is."""
     asked: list[object] = []
 
-    def ask(driver: object) -> bool:
+    def ask(driver: object, **_: bool) -> bool:
         asked.append(driver)
         return False
 

@@ -17,13 +17,18 @@ SENT = "COMMIT;"
 # client_min_messages says, and no server logs it by default. Whatever fails is silent: a standby has no such position.
 # Every name is qualified, and no operator is used: a role's search_path may lead to names of the application's own.
 _PLACED = """COMMIT; DO LANGUAGE plpgsql $lagwise$ BEGIN RAISE INFO '%', (
-SELECT pg_catalog.concat_ws(' ', 'lagwise', c.system_identifier, pg_catalog.pg_walfile_name(i.lsn), i.lsn,
+SELECT pg_catalog.concat_ws(' ', 'lagwise', pg_catalog.pg_walfile_name(i.lsn), i.lsn, c.system_identifier,
   pg_catalog.current_setting('wal_block_size'),
   pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size')))
 FROM pg_catalog.pg_control_system() AS c, (SELECT pg_catalog.pg_current_wal_insert_lsn() AS lsn OFFSET 0) AS i);
 EXCEPTION WHEN OTHERS THEN NULL; END $lagwise$"""
+# What a server's process has once told does not change while it runs: the control file is read for the first COMMIT.
+_PLACED_AGAIN = """COMMIT; DO LANGUAGE plpgsql $lagwise$ DECLARE here pg_catalog.pg_lsn; BEGIN
+here := pg_catalog.pg_current_wal_insert_lsn(); RAISE INFO 'lagwise % %', pg_catalog.pg_walfile_name(here), here;
+EXCEPTION WHEN OTHERS THEN NULL; END $lagwise$"""
 _TOLD = re.compile(
-    r"lagwise (-?[0-9]{1,20}) ([0-9A-F]{8})[0-9A-F]{16} ([0-9A-F]{1,8})/([0-9A-F]{1,8}) ([0-9]{1,10}) ([0-9]{1,12})",
+    r"lagwise ([0-9A-F]{8})[0-9A-F]{16} ([0-9A-F]{1,8})/([0-9A-F]{1,8})"
+    r"(?: (-?[0-9]{1,20}) ([0-9]{1,10}) ([0-9]{1,12}))?",
     re.ASCII,
 )
 # The server's errors without plpgsql, or without the privilege to use it: they come from outside any function, and
@@ -37,12 +42,14 @@ _UNCERTAIN_CLASSES = frozenset({"53", "54", "57", "58", "XX"})
 class PlacingDriver(asyncpg.Connection):  # type: ignore[misc]
     """asyncpg's Connection, which can ask for the position of a commit in the message of COMMIT."""
 
-    __slots__ = ("asks", "told", "unable")
+    __slots__ = ("asks", "server", "told", "unable")
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         super().__init__(*args, **kw)
         self.asks = self.unable = False
         self.told = ""
+        # What its server has told: system identifier, and the sizes of a page and of a segment of its log, bytes.
+        self.server: tuple[int, int, int] | None = None
         self.add_log_listener(_hear)
 
     def execute(self, query: str, *args: Any, **kw: Any) -> Any:
@@ -53,7 +60,7 @@ class PlacingDriver(asyncpg.Connection):  # type: ignore[misc]
 
     async def _commit(self, *args: Any, **kw: Any) -> str:
         try:
-            await super().execute(_PLACED, *args, **kw)
+            await super().execute(_PLACED if self.server is None else _PLACED_AGAIN, *args, **kw)
         except asyncpg.PostgresError as error:
             if not _lacks_plpgsql(error):
                 raise
@@ -71,12 +78,17 @@ def _lacks_plpgsql(error: Any) -> bool:
     return function is not None and function == error.server_source_function and error.context is None
 
 
-def ask_with_commit(driver: Any) -> bool:
-    """Let this connection's next COMMIT ask for its position; False where it cannot. Call `told_place()` afterwards."""
+def ask_with_commit(driver: Any, *, one_server: bool) -> bool:
+    """Let this connection's next COMMIT ask for its position; False where it cannot. Call `told_place()` afterwards.
+
+    `one_server`: it leads to one server for as long as it lives, and not to another one after a pooler's choice.
+    """
     # To isinstance() every connection of asyncpg's is of each class: its metaclass says so for the pool's proxies.
     if PlacingDriver not in type(driver).__mro__ or driver.unable:
         return False
     driver.asks, driver.told = True, ""
+    if not one_server:
+        driver.server = None
     return True
 
 
@@ -89,11 +101,17 @@ def told_place(driver: PlacingDriver) -> Position | None:
     match = _TOLD.fullmatch(driver.told)
     if match is None:
         return None
-    system, timeline, high, low, page, segment = match.groups()
+    timeline, high, low, *server = match.groups()
+    if server[0] is not None:
+        of, block, size = map(int, server)
+        driver.server = of % (1 << 64), block, size  # bigint in SQL, unsigned in the control file
+    if driver.server is None:
+        return None
+    system, page, segment = driver.server
     return Position(
-        system=int(system) % (1 << 64),  # bigint in SQL, unsigned in the control file
+        system=system,
         timeline=int(timeline, 16),
-        lsn=LSN(int(high, 16) << 32 | int(low, 16)).normalised(int(page), int(segment)),
+        lsn=LSN(int(high, 16) << 32 | int(low, 16)).normalised(page, segment),
         issued_at=math.ceil(time.time()),  # whole_seconds(), without a call for each commit
     )
 

@@ -89,7 +89,7 @@ class WritingConnection(PooledConnection):
         if pending.system is None or self.closed or self.invalidated:
             return None
         driver = driver_of(self)
-        self.asked = ask_with_commit(driver)
+        self.asked = ask_with_commit(driver, one_server=not self.pooling.framed)
         return driver if self.asked else None
 
     def hear_place(self, driver: Any) -> None:
