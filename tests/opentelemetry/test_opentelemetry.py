@@ -396,7 +396,7 @@ async def test_a_router_is_not_kept_alive(cluster: Cluster, told: Telemetry) -> 
 
 async def test_what_must_not_be_told_is_not(cluster: Cluster, told: Telemetry) -> None:
     """A password, a host, a user and an error's own text: in no metric and in no span."""
-    secrets = ("planted-password", "planted-host", "planted_user", "planted_table", "5432")
+    secrets = ("planted-password", "planted-host", "planted_user", "planted_table", ":5432")
     lost = make_url(cluster.primary.url).set(
         username="planted_user", password="planted-password", host="planted-host.invalid", port=5432
     )

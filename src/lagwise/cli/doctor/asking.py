@@ -39,6 +39,8 @@ _NEVER = 1e6  # seconds: the time-outs here are counted by Patience
 async def ask_all(nodes: Sequence[Named], *, timeout: float) -> tuple[Facts, ...]:  # noqa: ASYNC109 - a server's
     """What all nodes answer; `timeout` is seconds, for each connect and for each question. Nothing stays open."""
     interviews = [Interview(node, timeout) for node in nodes]
+    # A connect that is cut off leaves asyncpg a future that has failed, of which the loop would write a page at exit.
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     try:
         facts = await asyncio.gather(*(one.run() for one in interviews))
         facts = await asyncio.gather(*(one.catch_up(facts) for one in interviews))
