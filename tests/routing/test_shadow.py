@@ -136,7 +136,8 @@ async def test_what_it_predicts_is_what_happens(cluster: Cluster, delays: tuple[
     log.info("%s", after)
     assert (reads, after.unjudged) == (held_back.reads, 0)
     assert (held_back.on_replicas, held_back.stale, let_in.stale) == (0, 0, 0)
-    assert abs(predicted - measured) <= 0.05
+    # Five points; of few reads three standard errors of a share are more.
+    assert abs(predicted - measured) <= max(0.05, 3 * (0.25 / let_in.reads) ** 0.5)
     assert naive.stale / 2 <= stale <= naive.stale * 2
     assert naive.stale > naive.reads / 20
 
