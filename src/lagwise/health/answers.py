@@ -89,7 +89,6 @@ def _node(view: View, node: Node, max_lag: float, now: float) -> NodeHealth:
     reading, standing = node.reading, view.standing(node, max_lag, now)
     is_primary = standing is Standing.PRIMARY
     staleness = 0.0 if is_primary else node.staleness(now)
-    head = view.primary.reading.lsn if view.primary is not None and view.primary.reading is not None else None
     return NodeHealth(
         status=_node_status(view, node, max_lag, now),
         standing=standing,
@@ -98,7 +97,7 @@ def _node(view: View, node: Node, max_lag: float, now: float) -> NodeHealth:
         timeline=reading.timeline if reading is not None else None,
         lsn=str(reading.lsn) if reading is not None else None,
         staleness=round(staleness, 6) if isfinite(staleness) else None,
-        lag_bytes=max(0, head - reading.lsn) if head is not None and reading is not None else None,
+        lag_bytes=view.lag(node),
         reading_age=round(now - reading.at, 6) if reading is not None else None,
         weight=node.weight,
         drained=node.drained,

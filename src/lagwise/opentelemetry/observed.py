@@ -91,10 +91,7 @@ def _staleness(view: View, node: Node, now: float) -> float | None:
 
 
 def _lag(view: View, node: Node, _now: float) -> int | None:
-    primary, reading = view.primary, node.reading
-    if primary is None or primary.reading is None or reading is None:
-        return None
-    return max(0, int(primary.reading.lsn) - int(reading.lsn))
+    return view.lag(node)
 
 
 def _age(_: View, node: Node, now: float) -> float | None:

@@ -86,14 +86,13 @@ def histograms(db: Router, tally: Tally) -> Iterator[tuple[Described, Key, list[
 
 def _nodes(db: Router) -> Iterator[Number]:
     view, now, max_lag = db.view, monotonic(), db.policy.max_lag
-    head = view.primary.reading.lsn if view.primary is not None and view.primary.reading is not None else None
     yield IN_SIGHT, (), view.primary is not None
     if view.primary is not None:
         yield PRIMARY, (view.primary.name,), 1
     for node in view.nodes:
         reading, standing, key = node.reading, view.standing(node, max_lag, now), (node.name,)
         yield STALENESS, key, 0.0 if standing is Standing.PRIMARY else node.staleness(now)
-        yield LAG, key, inf if head is None or reading is None else max(0, head - reading.lsn)
+        yield LAG, key, inf if (lag := view.lag(node)) is None else lag
         yield IN_ROTATION, key, standing is Standing.IN_ROTATION
         yield READING_AGE, key, inf if reading is None else max(0.0, now - reading.at)
 
