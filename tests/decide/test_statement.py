@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -69,6 +68,7 @@ from lagwise._decide import parse
 from lagwise._decide.catalog import BUILT_IN, KEPT, Catalog, Names
 from lagwise._decide.effect import Effect
 from lagwise._decide.statement import effects_of
+from tests.kit.counting import instructions
 
 
 class Base(DeclarativeBase):
@@ -550,21 +550,9 @@ def test_a_backslash_is_not_read_where_the_server_may_read_it_otherwise() -> Non
 
 def executed(call: Any) -> int:
     """The bytecode instructions that a call executes, in Python."""
-    count = 0
-
-    def trace(frame: Any, event: str, _: Any) -> Any:
-        nonlocal count
-        frame.f_trace_opcodes = True
-        count += event == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
+    with instructions() as counted:
         call()
-    finally:
-        sys.settrace(before)
-    return count
+    return counted[0]
 
 
 def test_what_was_judged_costs_one_look() -> None:

@@ -3,7 +3,6 @@
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from lagwise import LSN, Causality, CausalToken, Policy, Router, events
 from lagwise._decide.token import Position
 from lagwise.prometheus import Collector
 from lagwise.testing import Cluster, wait_until
+from tests.kit.counting import instructions
 from tests.kit.metrics import Scraped, fleet, promtool, registered, scrape
 from tests.kit.routers import PATIENT, QUICK, in_rotation, router, stand_still
 
@@ -300,23 +300,11 @@ def test_a_scrape_grows_with_the_nodes_and_no_faster() -> None:
     def cost(nodes: int) -> int:
         collector = Collector(fleet(nodes))
         list(collector.collect())  # the labels are made once
-        counted = 0
-
-        def trace(frame: FrameType, event: str, _: Any) -> Any:
-            nonlocal counted
-            frame.f_trace_opcodes = True
-            counted += event == "opcode"
-            return trace
-
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
+        with instructions() as counted:
             families = list(collector.collect())
-        finally:
-            sys.settrace(before)
         (family,) = [family for family in families if family.name == "lagwise_node_in_rotation"]
         assert len(family.samples) == nodes
-        return counted
+        return counted[0]
 
     few, more, many = cost(2), cost(3), cost(256)
     assert 0 < more - few <= BUDGET

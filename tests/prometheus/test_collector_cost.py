@@ -1,16 +1,14 @@
 """What a collector costs a read that nothing is scraped for, of everything that the read executes."""
 
-import sys
 from collections.abc import Awaitable, Callable
 from statistics import median
-from types import FrameType
-from typing import Any
 
 from sqlalchemy import text
 
 from lagwise import Causality, Router
 from lagwise.prometheus import Collector
 from lagwise.testing import Cluster
+from tests.kit.counting import instructions
 from tests.kit.routers import LONG, in_rotation
 
 SHARE = 0.01
@@ -21,21 +19,9 @@ async def executed(use: Callable[[], Awaitable[None]]) -> float:
     """All instructions of the use, SQLAlchemy's and the driver's as well: the median of a few times."""
     counts = []
     for _ in range(TIMES):
-        counted = 0
-
-        def trace(frame: FrameType, event: str, _: Any) -> Any:
-            nonlocal counted
-            frame.f_trace_opcodes = True
-            counted += event == "opcode"
-            return trace
-
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
+        with instructions() as counted:
             await use()
-        finally:
-            sys.settrace(before)
-        counts.append(counted)
+        counts += counted
     return median(counts)
 
 

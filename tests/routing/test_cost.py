@@ -1,9 +1,6 @@
 """What the router itself executes, counted in bytecode instructions: the same on every machine, in every mood."""
 
-import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,29 +9,15 @@ from sqlalchemy import text
 from lagwise import LSN, Causality, Policy, Router
 from lagwise._decide.route import Demand, route
 from lagwise.testing import Cluster
+from tests.kit import counting
 from tests.kit.routers import in_rotation, router
 from tests.kit.walk import module_of
 from tests.kit.worlds import after, primary, replica
 
 
-@contextmanager
-def instructions() -> Iterator[list[int]]:
+def instructions() -> counting.instructions:
     """Counts the instructions of lagwise's own code that the block executes, in all its greenlets."""
-    counted = [0]
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        if module_of(frame.f_code) is None:
-            return None
-        frame.f_trace_opcodes = True
-        counted[0] += event == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield counted
-    finally:
-        sys.settrace(before)
+    return counting.instructions(lambda code: module_of(code) is not None)
 
 
 @pytest.fixture
