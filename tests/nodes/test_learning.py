@@ -1,4 +1,4 @@
-"""What is read once from a node, and again, rarely, when it is asked for."""
+"""What is read from a node, rarely, and sooner when it is asked for."""
 
 from time import monotonic
 from typing import Any
@@ -49,6 +49,29 @@ async def test_once_and_again_when_asked_ten_seconds_later(caplog: pytest.LogCap
     now = 20.0
     await learning.from_node(node)
     assert (learning.value, len(asked)) == (3, 3)
+
+
+async def test_once_a_minute_when_it_is_quick() -> None:
+    """What others change is seen within a minute; a reading of a second takes a thousandth of the time."""
+    now, takes, asked = 0.0, 0.0, 0
+    answers, told = [1, 1, 2, 3], list[int]()
+
+    async def read(_driver: object, _timeout: float) -> int:
+        nonlocal now, asked
+        now, asked = now + takes, asked + 1
+        return answers[asked - 1]
+
+    learning = Learning(read, 0, lambda: now, told.append)
+    node: Any = Stub()
+    for moment, count in ((0.0, 1), (59.9, 1), (60.0, 2), (119.9, 2)):
+        now = moment
+        await learning.from_node(node)
+        assert (asked, told) == (count, [1])
+    now, takes = 120.0, 1.0
+    for moment, count in ((120.0, 3), (1120.9, 3), (1121.0, 4)):
+        now = moment
+        await learning.from_node(node)
+        assert (asked, told) == (count, [1, 2, 3][: count - 1])
 
 
 async def test_the_monitor_reads_it_from_the_first_node_that_answers(cluster: Cluster) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from lagwise._decide.built_in import EFFECTS, HARMLESS, HARMLESS_IN_C
 from lagwise._decide.catalog import Catalog, Names
+from lagwise._nodes.fingerprint import fingerprint
 
 MOST = 20_000
 """The most names of one kind. Further harmless ones count as unknown; with more harmful ones, nothing is harmless."""
@@ -168,20 +169,40 @@ WHERE number OPERATOR(pg_catalog.<=) $4::pg_catalog.int8
 """
 
 
+# The latest catalogs of this process, for Routers on one database, and for one that reads its own again. Each has the
+# judgements made with it, which stay warm so.
+_latest: dict[tuple[object, ...], Catalog] = {}
+_KEPT = 8
+
+
 async def read_catalog(driver: Any, timeout: float) -> Catalog:  # noqa: ASYNC109 - each statement has its own
     """What the database of this asyncpg connection says of its names now; any role may ask, on a replica too.
 
-    The query takes some 100 ms and answers a few hundred kilobytes. Objects that are made or changed later are unknown,
-    or as they were, until the next reading. `timeout` is in seconds, for each statement; BEGIN and COMMIT have none, so
-    the caller bounds the whole. Raises what the driver raises.
+    The query takes some 100 ms and answers a few hundred kilobytes; where nothing has changed since one of the latest
+    readings, a tenth of it, and the answer is that reading's Catalog. Objects that are made or changed later are
+    unknown, or as they were, until the next reading. `timeout` is in seconds, for each statement; BEGIN and COMMIT have
+    none, so the caller bounds the whole. Raises what the driver raises.
     """
-    arguments = sorted(HARMLESS), sorted(HARMLESS_IN_C), sorted(EFFECTS), MOST + 1
-    async with driver.transaction(isolation="read_committed", readonly=True):
+    standard = driver.get_settings().standard_conforming_strings == "on"
+    # One snapshot for both: a change between them would be kept under the fingerprint of before.
+    async with driver.transaction(isolation="repeatable_read", readonly=True):
         # With JIT compilation the query takes seconds.
         await driver.execute("SET LOCAL jit = off", timeout=timeout)
-        rows = await driver.fetch(_SQL, *arguments, timeout=timeout)
+        state = await fingerprint(driver, timeout)
+        if state is None:
+            return await _read(driver, timeout, standard=standard)
+        key = (standard, *state)
+        found = _latest.pop(key, None) or await _read(driver, timeout, standard=standard)
+    _latest[key] = found
+    for oldest in list(_latest)[:-_KEPT]:
+        _latest.pop(oldest, None)
+    return found
+
+
+async def _read(driver: Any, timeout: float, *, standard: bool) -> Catalog:  # noqa: ASYNC109
+    arguments = sorted(HARMLESS), sorted(HARMLESS_IN_C), sorted(EFFECTS), MOST + 1
     found: dict[str, list[tuple[str, str]]] = {}
-    for kind, schema, name in rows:
+    for kind, schema, name in await driver.fetch(_SQL, *arguments, timeout=timeout):
         found.setdefault(kind, []).append((schema, name))
     harmful = ("volatile", "attributes", "volatile_operators", "types", "relations", "written")
     # Functions of `EFFECTS` have an effect of their own there.
@@ -197,7 +218,7 @@ async def read_catalog(driver: Any, timeout: float) -> Catalog:  # noqa: ASYNC10
         relations=Names(found.get("relations", ())),
         written=Names(found.get("written", ())),
         unseen="unseen" in found or any(len(found.get(kind, ())) > MOST for kind in harmful),
-        standard_strings=driver.get_settings().standard_conforming_strings == "on",
+        standard_strings=standard,
     )
 
 

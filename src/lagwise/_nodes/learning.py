@@ -1,4 +1,4 @@
-"""What the monitor reads from a node once, and again when it is asked to: the database's catalog."""
+"""What the monitor reads from a node, rarely, and sooner when it is asked to: the database's catalog."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -10,11 +10,17 @@ from lagwise._nodes.prober import Prober
 from lagwise._nodes.say import say
 
 _GAP = 10.0  # seconds between two readings, and after one that failed
+_REST = 60.0  # seconds between two readings that were not asked for
+_SHARE = 1000  # such a reading comes after so many times its own duration, at the earliest
 Read = Callable[[Any, float], Awaitable[Any]]
 
 
 class Learning:
-    """`value` is the latest answer of `read(driver, timeout)`, `first` until then; `learned` is called with each."""
+    """`value` is the latest answer of `read(driver, timeout)`, `first` until then; `learned` is called with each new one.
+
+    It is read again every minute, for what was changed by others; where that takes long, it takes at most a thousandth
+    of the time.
+    """
 
     def __init__(
         self, read: Read | None, first: Any, clock: Callable[[], float], learned: Callable[[Any], None] | None = None
@@ -28,8 +34,8 @@ class Learning:
 
     def again(self) -> None:
         """Read once more, ten seconds after the last time at the earliest."""
-        if self._read is not None and self._due == inf:
-            self._due = self._read_at + _GAP
+        if self._read is not None:
+            self._due = min(self._due, self._read_at + _GAP)
 
     async def from_node(self, prober: Prober) -> None:
         """Read from this node, which has just answered, if that is due."""
@@ -37,9 +43,11 @@ class Learning:
             return
         self._due, self._read_at = inf, self._clock()  # the watches of other nodes come by meanwhile
         try:
-            self.value = await prober.run(self._read)
-            if self._learned is not None:
+            before, self.value = self.value, await prober.run(self._read)
+            if self._learned is not None and self.value is not before:
                 self._learned(self.value)
+            now = self._clock()
+            self._due = min(self._due, now + max(_REST, _SHARE * (now - self._read_at)))
         except Exception as error:
             say(logging.WARNING, "catalog-unread", error=str(cause_of(error)))
             self._due = self._clock() + _GAP
