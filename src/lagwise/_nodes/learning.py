@@ -16,7 +16,7 @@ Read = Callable[[Any, float], Awaitable[Any]]
 
 
 class Learning:
-    """`value` is the latest answer of `read(driver, timeout)`, `first` until then; `learned` is called with each new one.
+    """`value` is the latest answer of `read(driver, timeout)`, `first` until then; `learned` is told each other one.
 
     It is read again every minute, for what was changed by others; where that takes long, it takes at most a thousandth
     of the time.

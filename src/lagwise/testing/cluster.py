@@ -101,7 +101,7 @@ class Cluster:
 
     async def resume_replay(self, which: Which) -> None:
         """End ``pause_replay``."""
-        await self._node(which).execute("SELECT pg_wal_replay_resume()")
+        await self._node(which).ask(lambda connection: connection.execute("SELECT pg_wal_replay_resume()"))
 
     async def set_apply_delay(self, which: Which, seconds: float) -> None:
         """Let a replica show commits ``seconds`` after the primary made them (recovery_min_apply_delay)."""
@@ -231,8 +231,7 @@ class Cluster:
 
     async def _close(self) -> None:
         try:
-            for proxy in self._proxies:
-                await proxy.close()
+            await together(*(each.close() for group in (self._nodes.values(), self._proxies) for each in group))
         finally:
             if self._backend is not None:
                 await blocking(self._backend.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from lagwise.testing.proxy import Proxy
 
 T = TypeVar("T")
 
+# The server, or only this session, has ended.
+_ENDED = (OSError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError, asyncpg.PostgresConnectionError)
 _TRIES = 20  # each replays up to the next conflict
 
 
@@ -94,6 +97,7 @@ class Node:
         self.link = link
         self.upstream: Node | None = None
         self._login = login
+        self._kept: tuple[asyncio.AbstractEventLoop, Any] | None = None
 
     def __repr__(self) -> str:
         state = "running" if self.server.running else "stopped"
@@ -123,16 +127,28 @@ class Node:
     @asynccontextmanager
     async def connect(self, database: str | None = None) -> AsyncIterator[Connection]:
         """A direct asyncpg connection, closed at the end."""
-        host, port = self.server.address
-        connection = await asyncpg.connect(
-            host=host, port=port, user=self._login.user, password=self._login.password,
-            database=database or self._login.database, ssl=False, timeout=10, command_timeout=60,
-            server_settings={"application_name": "lagwise.testing"},
-        )  # fmt: skip
+        connection = await self._connect(database or self._login.database)
         try:
             yield cast("Connection", connection)
         finally:
             await connection.close(timeout=5)
+
+    async def ask(self, question: Callable[[Connection], Awaitable[T]]) -> T:
+        """The answer of a question of the cluster's own, which may be asked twice and leaves nothing behind.
+
+        Its session is kept for the next one: to open one takes a hundred times as long as what is asked.
+        """
+        kept, self._kept = self._kept, None
+        if kept is not None and kept[0] is asyncio.get_running_loop() and not kept[1].is_closed():
+            with suppress(*_ENDED):
+                return await self._keep(kept[1], question)
+        return await self._keep(await self._connect(self._login.database), question)
+
+    async def close(self) -> None:
+        """End the session that is kept."""
+        kept, self._kept = self._kept, None
+        if kept is not None and not kept[0].is_closed():
+            kept[1].terminate()
 
     async def fetchval(self, sql: str, *args: object) -> Any:
         """The first column of the first row, asked of the server itself; None without a row."""
@@ -148,6 +164,26 @@ class Node:
         """Run a statement on the server itself; without arguments also several, separated by semicolons."""
         async with self.connect() as connection:
             return await undisturbed(lambda: connection.execute(sql, *args))
+
+    async def _connect(self, database: str) -> Any:
+        host, port = self.server.address
+        return await asyncpg.connect(
+            host=host, port=port, user=self._login.user, password=self._login.password,
+            database=database, ssl=False, timeout=10, command_timeout=60,
+            server_settings={"application_name": "lagwise.testing"},
+        )  # fmt: skip
+
+    async def _keep(self, connection: Any, question: Callable[[Connection], Awaitable[T]]) -> T:
+        try:
+            answer = await undisturbed(lambda: question(connection))
+        except BaseException:
+            connection.terminate()
+            raise
+        if self._kept is None and not connection.is_closed():
+            self._kept = asyncio.get_running_loop(), connection
+        else:  # another question was asked meanwhile
+            connection.terminate()
+        return answer
 
     def _url(self, address: Address) -> str:
         login = self._login
