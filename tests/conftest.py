@@ -6,6 +6,7 @@ takes a cluster of its own.
 
 import os
 import shutil
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from lagwise import Router
 from lagwise.testing import Cluster
 from tests.kit.application import create_tables
 from tests.kit.routers import PATIENT, QUICK, both_in_rotation, in_rotation, router, stand_still
+
+# Many tests start processes: without bytecode each would compile lagwise anew, and each run all tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # The same examples in every run: what a search has found is mended in a change of its own.
 settings.register_profile("steady", derandomize=True)

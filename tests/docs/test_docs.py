@@ -86,14 +86,17 @@ async def test_the_readme_fixes_the_bug(cluster: Cluster, monkeypatch: pytest.Mo
     await cluster.primary.execute("DROP TABLE items")  # the examples have one of that name
 
 
-@pytest.mark.parametrize("block", [block for block in PYTHON if block.how == "pytest"], ids=str)
-async def test_test_files_pass(block: Block, tmp_path: Path) -> None:
-    """A test file of the documentation passes with the configuration the documentation asks for."""
-    asked = next(b.code for b in blocks(block.page) if b.language == "toml")
-    (tmp_path / "pyproject.toml").write_text(asked)
-    (tmp_path / "test_shown.py").write_text(block.code)
+async def test_test_files_pass(tmp_path: Path) -> None:
+    """The test files of the documentation pass with the configuration the documentation asks for."""
+    shown = [block for block in PYTHON if block.how == "pytest"]
+    asked = {b.code for block in shown for b in blocks(block.page) if b.language == "toml"}
+    assert len(asked) == 1
+    (tmp_path / "pyproject.toml").write_text(asked.pop())
+    for number, block in enumerate(shown):
+        (tmp_path / f"test_shown_{number}.py").write_text(block.code)
     process = await _python("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=tmp_path)
-    assert (process[0], process[1].splitlines()[-1].partition(" in ")[0]) == (0, "1 passed"), process[1]
+    said = process[1].splitlines()[-1].partition(" in ")[0]
+    assert (process[0], said) == (0, f"{len(shown)} passed"), process[1]
 
 
 def test_the_policy_table_is_the_policy() -> None:

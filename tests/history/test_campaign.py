@@ -10,13 +10,13 @@ from tests.kit.numbers import enough
 from .campaign import run
 
 
-@pytest.mark.parametrize("seed", enough([1], [1, 2]))
+@pytest.mark.parametrize("seed", enough([6], [6, 1]))
 async def test_no_guarantee_is_broken(seed: int) -> None:
-    """Through twenty seconds of faults the clients see what they were promised, or a named error.
+    """Through twelve seconds of faults the clients see what they were promised, or a named error.
 
     Sixty seconds, ten seeds, and a seed that failed again: `python -m tests.history --help`.
     """
-    result = await run(seed, 20)
+    result = await run(seed, 12)
     assert not result.violations, f"{result}\n{result.schedule!r}\n{result.stories()}"
     assert sum(result.history.acknowledged(op) for op in result.history.operations) > 10
     assert sum(op.kind == "read" and op.outcome == "ok" for op in result.history.operations) > 100
