@@ -50,7 +50,7 @@ async def catalog_read(db: Router) -> None:
     await wait_until(lambda: db._nodes.monitor.catalog is not BUILT_IN, what="the catalog is read")
 
 
-async def in_rotation(db: Router, *names: str) -> None:
+async def in_rotation(db: Router, *names: str, timeout: float = 10) -> None:
     """Wait until exactly these replicas are in rotation, and fresh."""
 
     def so() -> bool:
@@ -59,7 +59,7 @@ async def in_rotation(db: Router, *names: str) -> None:
         now = asyncio.get_running_loop().time()
         return {node.name for node in db.view.rotation if node.staleness(now) < db.policy.max_lag} == set(names)
 
-    await wait_until(so, what=f"{names} in rotation")
+    await wait_until(so, what=f"{names} in rotation", timeout=timeout)
 
 
 async def both_in_rotation(db: Router) -> None:

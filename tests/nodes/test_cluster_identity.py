@@ -1,6 +1,5 @@
 """Which cluster is ours, on real servers: strangers, undone promotions, upgrades, second names."""
 
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,7 +8,7 @@ from sqlalchemy import URL, make_url, text
 from lagwise import NoPrimary, Policy, Router, RoutingError
 from lagwise._nodes.monitor import Monitor
 from lagwise.testing import Cluster, wait_until
-from tests.kit.routers import LONG
+from tests.kit.routers import LONG, in_rotation
 
 QUICK = Policy(max_lag=1, sticky_window=1, probe_interval=0.05, probe_timeout=0.5)
 
@@ -40,12 +39,8 @@ async def shown(db: Router) -> str:
 
 async def well(db: Router, *names: str) -> None:
     """Wait until these replicas are in rotation, fresh, and there is a primary."""
-
-    def so() -> bool:
-        fresh = {node.name for node in db.view.rotation[: db.view.fresh(time.monotonic() - db.policy.max_lag)]}
-        return fresh == set(names) and db.view.primary is not None
-
-    await wait_until(so, what=f"{names} and a primary", timeout=30)
+    await in_rotation(db, *names, timeout=30)
+    await wait_until(lambda: db.view.primary is not None, what="a primary", timeout=30)
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -71,7 +71,8 @@ class Schedule:
         server stands in a replica's place at times. Both need what `run` is given as `outside`.
 
         Faults overlap, but two of one kind do not meet on one node, some node is always up and reachable, and
-        while the roles change no server is touched: acknowledged writes are lost by a failover only.
+        while the roles change no server is touched: acknowledged writes are lost by a failover only. Nor is a process
+        stopped then and the promoted node out of reach: what sees a deposed primary alone cannot know that it is one.
         """
         draw = random.Random(seed)  # noqa: S311 - not a secret
         steps: list[Step] = []
@@ -95,7 +96,7 @@ class Schedule:
             step = _step(draw, at, fault, draw.choice(processes if fault in _PROCESSES else nodes), seconds)
             leads = step.node == next(node for since, node in reversed(primaries) if since <= at)
             fits = all(_compatible(step, other) for other in steps) and _survivable(step, steps, nodes)
-            if fits and not (leads and fault in _REPLICAS):
+            if fits and _knowable([step, *steps]) and not (leads and fault in _REPLICAS):
                 steps.append(step)
                 at += draw.expovariate(1 / 0.7)
             else:
@@ -162,6 +163,16 @@ def _survivable(step: Step, steps: list[Step], nodes: tuple[str, ...]) -> bool:
     out = {step.node} if step.fault in _OUTAGES else set()
     out |= {other.node for other in steps if other.fault in _OUTAGES and _over(other) > step.at}
     return len(out) < len(nodes)
+
+
+def _knowable(steps: list[Step]) -> bool:
+    """Whether a process that is held up through a promotion can reach the promoted node afterwards."""
+    for turn in (step for step in steps if step.fault in CHANGES):
+        meanwhile = [step for step in steps if step.at < _over(turn) and _over(step) > turn.at]
+        held_up = any(step.fault in _PROCESSES for step in meanwhile)
+        if held_up and any(step.fault in _OUTAGES and step.node == turn.node for step in meanwhile):
+            return False
+    return True
 
 
 async def _perform(
