@@ -110,15 +110,17 @@ async def test_what_two_workers_count_is_added_up(cluster: Cluster, tmp_path: Pa
             await http.post("/items/that lags", headers={"Connection": "close"})
             made = requests + 1
 
-        async def lags() -> bool:
-            return (await metrics(url)).by("lagwise_node_lag_bytes", "node").get("replica-1", 0) > 0
+        async def written() -> bool:
+            """Whether the timers of both workers have written their gauges, and one after the lag was seen."""
+            now = await metrics(url)
+            lag = now.by("lagwise_node_lag_bytes", "node").get("replica-1", 0)
+            return lag > 0 and now.value("lagwise_pool_limit", node="primary", pool="writing") == 40
 
-        await wait_until(lags, what="a worker sees the lag")
+        await wait_until(written, what="both workers have written, and one sees the lag")
         now = await metrics(url)
         assert now.by("lagwise_node_in_rotation", "node") == {"replica-1": 1, "replica-2": 1}
         assert now.by("lagwise_node_primary", "node") == {"primary": 1}
         assert now.value("lagwise_open") == 1
-        assert now.value("lagwise_pool_limit", node="primary", pool="writing") == 40
 
         victim = min(served)
         registry = CollectorRegistry()
