@@ -1,6 +1,7 @@
 """An application that a load balancer asks how it is, in a process of its own: `python -m benchmarks.probed`."""
 
 import asyncio
+import gc
 import socket
 import time
 from contextlib import AsyncExitStack, suppress
@@ -59,9 +60,11 @@ class Application:
             await held(write=False)
         for name in names:
             self.db.undrain(name)
-        self.crowd += [asyncio.create_task(self._wait(write=number % 2 == 0)) for number in range(CROWD)]
+        self.crowd += [asyncio.create_task(self._wait(number)) for number in range(CROWD)]
 
-    async def _wait(self, *, write: bool) -> None:
+    async def _wait(self, number: int) -> None:
+        write = number % 2 == 0
+        await asyncio.sleep(POOL["pool_timeout"] * number / CROWD)  # clients do not come, and give up, all at once
         while True:
             with suppress(SQLAlchemyError):
                 async with self.db.write() if write else self.db.read() as session:
@@ -95,6 +98,8 @@ async def main() -> None:
                 serving = asyncio.create_task(server.serve(sockets=[listener]))
                 started = server
                 await wait_until(lambda: started.started, what="uvicorn")
+                gc.collect()
+                gc.freeze()  # as docs/performance.md has it
             if exhaust:
                 await application.exhaust()
             if drain:

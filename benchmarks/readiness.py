@@ -14,8 +14,8 @@ PATHS = {"/live": "/health/live", "/ready": "/health/ready", "/ready?for=writes"
 NOTES = (
     "From the moment when a request was due, so that what waits behind a late answer counts. CPU us: of the server's",
     "process, for one request, with whatever else it did meanwhile. status: of all answers. /live: what HTTP costs.",
-    "exhausted: all connections are taken, and twenty sessions wait for one at any time. silent: replica-1's packets",
-    "are swallowed, and its sockets stay open.",
+    "exhausted: all connections are taken, and twenty sessions wait for one at any time, for half a second each.",
+    "silent: replica-1's packets are swallowed, and its sockets stay open. After gc.freeze().",
 )
 
 

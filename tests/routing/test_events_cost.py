@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +28,11 @@ async def executed(db: Router) -> Counter[tuple[str, int]]:
 
     for _ in range(20):
         await use()
+    return min([await once(use) for _ in range(5)], key=Counter.total)  # which replica is drawn makes a difference
+
+
+async def once(use: Callable[[], Awaitable[None]]) -> Counter[tuple[str, int]]:
+    """One use."""
     counted: Counter[tuple[str, int]] = Counter()
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -69,4 +75,4 @@ async def test_events_cost_nothing_without_a_watcher(cluster: Cluster) -> None:
     assert not [name for name, _ in without if name.endswith(("events.py", "log.py"))]
     assert 0 < of_events(without) <= 3 * 8 < of_events(watched)
     assert [type(event).__name__ for event in seen[-3:]] == ["Routed", "Routed", "PositionAsked"]
-    assert sum(without.values()) < sum(watched.values())
+    assert without.total() < watched.total()

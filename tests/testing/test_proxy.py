@@ -1,6 +1,7 @@
 """The proxy counts what a client waits for, breaks the network in each way it says, and leaves nothing behind."""
 
 import asyncio
+import socket
 import struct
 import time
 from collections.abc import AsyncIterator
@@ -182,6 +183,17 @@ async def test_reset_is_a_tcp_reset(proxy: Proxy, cluster: Cluster) -> None:
     with pytest.raises(ConnectionResetError):
         await writer.wait_closed()
     await (await connect(proxy, cluster)).close()
+
+
+async def test_a_reset_right_after_the_connection_leaves_nothing(cluster: Cluster) -> None:
+    """A task that is cancelled before its first step would keep the socket open, and the connection counted."""
+    async with Proxy(cluster.primary.server.address) as proxy:
+        with socket.create_connection(proxy.address) as sock:
+            proxy._accept()
+            proxy.reset()
+            await wait_until(lambda: proxy.open_connections == 0, what="it is counted no more")
+            sock.settimeout(5)
+            assert sock.recv(1) == b""
 
 
 async def test_a_server_that_is_down_closes_the_client(cluster: Cluster) -> None:

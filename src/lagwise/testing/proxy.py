@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -146,19 +148,20 @@ class Proxy(Wire):
                 return
             sock.setblocking(False)
             link = Link(self)
-            self._links[link] = self._loop.create_task(self._serve(link, sock))
+            task = self._links[link] = self._loop.create_task(self._serve(link, sock))
+            # Not in the task itself: one that is cancelled before its first step runs no `finally`.
+            task.add_done_callback(partial(self._served, link, sock))
 
     async def _serve(self, link: Link, sock: socket.socket) -> None:
-        try:
+        with suppress(OSError):  # the server is down, or the client left: the client sees a reset
             await self._loop.connect_accepted_socket(lambda: link.client, sock)
             await self._thawed.wait()
             await self._loop.create_connection(lambda: link.server, *self.target)
             link.release()
             await link.closed.wait()
-        except OSError:
-            pass  # the server is down, or the client left: the client sees a reset
-        finally:
-            link.abort()
-            if link.client.transport is None:
-                sock.close()
-            del self._links[link]
+
+    def _served(self, link: Link, sock: socket.socket, _task: asyncio.Task[None]) -> None:
+        link.abort()
+        if link.client.transport is None:
+            sock.close()
+        del self._links[link]
