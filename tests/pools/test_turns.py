@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.util.concurrency import greenlet_spawn
 
 from lagwise import Causality, NoPrimary, RoutingError
 from lagwise._pools.driver import NotConnected, WaitsForItself
@@ -139,6 +140,28 @@ async def test_a_new_connection_that_hangs_is_given_up(cluster: Cluster, role: s
         assert not waiting.done()
         await served.close()
         await ended(waiting)
+    finally:
+        await cluster.heal()
+    await pools.close(2.0)
+
+
+@ROLES
+@pytest.mark.parametrize("emptied", ["invalidated", "too old"])
+async def test_an_idle_place_without_a_connection_is_bounded_too(cluster: Cluster, role: str, emptied: str) -> None:
+    """What was invalidated, or is older than `pool_recycle`, is connected anew when it is taken: in bounds, too."""
+    pools = pools_of(cluster.primary.url, pool_size=2, pool_recycle=0 if emptied == "too old" else -1)
+    engine = getattr(pools, role)
+    pools.traffic.connect_timeout = 0.3
+    taken = await take(engine)
+    if emptied == "invalidated":
+        await greenlet_spawn(taken.connection.invalidate)
+    await taken.close()
+    assert engine.pool.checkedin() == 1
+    await cluster.black_hole("primary")
+    try:
+        async with asyncio.timeout(20):  # the driver itself would wait for a minute
+            with pytest.raises(NotConnected if role == "reads" else NoPrimary, match="no new connection within"):
+                await take(engine)
     finally:
         await cluster.heal()
     await pools.close(2.0)

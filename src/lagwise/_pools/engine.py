@@ -83,11 +83,12 @@ class RoutedEngine(OptionedEngine):
                 tally.wait_time.at_once += 1  # what add_none() does, without the cost of a call
                 for hear in tally.wait_time.heard:
                     hear(0.0)
-                connection = self.kind(self)  # nothing is sent
-                if is_closed(connection):
-                    connection = self._bounded(task, partial(self._another, connection))
-            else:
-                connection = self._bounded(task, self._take_reserve if reserved else partial(self.kind, self))
+            # Also what is idle may have to be connected: what was invalidated, or is too old, left an empty place.
+            self.attempts.begin(task, self.traffic.connect_timeout)
+            connection = self._take_reserve() if reserved else self.kind(self)
+            if is_closed(connection):
+                connection = self._another(connection)
+            self.attempts.end(task)
         except BaseException as error:
             self._failed(error, task)
             raise
@@ -160,15 +161,6 @@ class RoutedEngine(OptionedEngine):
 
     def _take_reserve(self) -> PooledConnection:
         return self.reserve.take(self.pool, lambda pool: self.kind(self, pool.connect()))
-
-    def _bounded(self, task: asyncio.Task[Any], connect: Callable[[], PooledConnection]) -> PooledConnection:
-        """Connect, in no more than the node's `connect_timeout`."""
-        self.attempts.begin(task, self.traffic.connect_timeout)
-        connection = connect()
-        if is_closed(connection):
-            connection = self._another(connection)
-        self.attempts.end(task)
-        return connection
 
     def _another(self, connection: PooledConnection) -> PooledConnection:
         """Another connection in place of one that the driver knows to be closed; replaces pool_pre_ping."""
