@@ -1,8 +1,6 @@
 """A node's pool as sessions use it: they wait in turn, for a bounded time, and are cut off when the node is silent."""
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
 from time import monotonic
 from typing import Any
 
