@@ -122,11 +122,11 @@ async def test_a_replica_that_stands_still_is_shown_at_once(cluster: Cluster, br
         assert "1 of 2" in await look.text("#topology")
         app.free.set()
         await look.says("#list > li[data-kind=evicted]", "replica-1 left the rotation: it lags by more than max_lag")
+        past = "svg[aria-label^='Staleness of replica-1 over the last 5 min'] path.over"
+        await wait_until(lambda: look.page.locator(past).get_attribute("d"), what="its line is past the bound")
         await cluster.resume_replay("replica-1")
         await look.says("#word", "All is well")
         await look.says("#list > li[data-kind=returned]", "replica-1 is back in rotation")
-        past = "svg[aria-label^='Staleness of replica-1 over the last 5 min'] path.over"
-        assert await look.page.locator(past).get_attribute("d")
 
 
 async def test_a_primary_that_is_gone_is_shown_at_once(cluster: Cluster, browser: Any) -> None:
