@@ -29,6 +29,7 @@ from tests.kit.http import (
     opened,
     reason_of,
     serving,
+    with_items,
 )
 from tests.kit.routers import both_in_rotation, patient, router, stand_still, steady
 
@@ -347,14 +348,7 @@ async def test_secrets_rotate(cluster: Cluster) -> None:
     """The first secret signs and all verify: a token of the old one counts until the old one is dropped."""
     db = patient(cluster)
     app = FastAPI(lifespan=lifespan(db))
-
-    @app.post("/items/{name}")
-    async def create(name: str, session: WriteSession) -> None:
-        await insert(session, name)
-
-    @app.get("/items/{name}")
-    async def count(name: str, session: ReadSession) -> int:
-        return await names(session, name)
+    with_items(app)
 
     async with opened(app) as running:
         await both_in_rotation(db)

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ import httpx
 import pytest
 
 from lagwise.testing import Cluster, wait_until
+from tests.kit.balancing import free_port
 from tests.kit.serving import client
 
 from .loading import environment
@@ -42,13 +42,6 @@ def installed(server: str) -> None:
     """Skip where this server is not installed."""
     if shutil.which(server, path=Path(sys.executable).parent) is None:
         pytest.skip(f"{server} is not installed: uv sync --group integrations")
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @asynccontextmanager

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
-from lagwise.fastapi import ReadSession, WriteSession
 from lagwise.testing import Cluster, wait_until
-from tests.kit.http import application, insert, names
+from tests.kit.balancing import free_port
+from tests.kit.http import items
 from tests.kit.routers import steady
 from tests.kit.serving import served
 
@@ -44,13 +43,6 @@ PROXIES = {
     "nginx": (NGINX, ["-e", "{folder}/error.log", "-p", "{folder}", "-c", "{folder}/conf"]),
     "haproxy": (HAPROXY, ["-q", "-db", "-f", "{folder}/conf"]),
 }
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def listens(port: int) -> bool:
@@ -85,16 +77,7 @@ async def behind(kind: str, app: int, folder: Path) -> AsyncIterator[str]:
 async def test_two_hundred_writes_at_once(cluster: Cluster, tmp_path: Path, kind: str, known: bool) -> None:
     """Then a read and a write: no 400 for too many cookies, no 502 for an answer that tidies them up."""
     db = steady(cluster)
-    app: FastAPI = application(db)
-
-    @app.post("/items/{name}")
-    async def create(name: str, session: WriteSession) -> None:
-        await insert(session, name)
-
-    @app.get("/items/{name}")
-    async def count(name: str, session: ReadSession) -> int:
-        return await names(session, name)
-
+    app = items(db)
     path = f"/items/{kind} {known}"
     async with served(app) as url, behind(kind, int(url.rpartition(":")[2]), tmp_path) as front:
         limits = httpx.Limits(max_connections=200)

@@ -65,7 +65,7 @@ async def _written(connection: Connection) -> int:
     return lsn
 
 
-async def replayed(node: Node, target: int, timeout: float) -> None:  # noqa: ASYNC109 - named in the error, per replica
+async def replayed(node: Node, target: int, timeout: float) -> None:  # noqa: ASYNC109 - named in the error
     """Wait until a replica shows all up to ``target``, or is paused, or is no replica any more."""
     seen = 0
     query = (
