@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -44,7 +45,12 @@ def layers() -> list[set[str]]:
 
 def module_of(code: CodeType) -> str | None:
     """The module of lagwise that this code is from, without the test cluster's; None for any other code."""
-    path = Path(code.co_filename)
+    return _module(code.co_filename)
+
+
+@cache
+def _module(file: str) -> str | None:
+    path = Path(file)
     if not path.is_relative_to(HOUSE):
         return None
     name = ".".join(("lagwise", *path.relative_to(HOUSE).with_suffix("").parts)).removesuffix(".__init__")

@@ -29,8 +29,10 @@ async def db(cluster: Cluster) -> Any:
         yield db
 
 
-# Measured with CPython 3.11, and a tenth on top; the proxy of the tests is left out.
+# For CPython 3.11, on average: one use differs from the next by 170, as the replicas that route() draws do.
 BUDGET = {"session": 1130, "session with a token": 1440, "core": 1235, "asyncpg": 1415, "write with its token": 1680}
+
+USES = 200  # their average moves by less than 0.5 % from run to run; the median of five moved by 6 %
 
 
 @pytest.mark.parametrize("use", BUDGET)
@@ -68,13 +70,10 @@ async def test_what_a_use_costs(cluster: Cluster, db: Router, use: str) -> None:
     )
     for _ in range(20):  # connections are open, statements prepared, readings newer than the token
         await uses[use]()
-    counts = []
-    for _ in range(5):
-        with instructions() as counted:
+    with instructions() as counted:
+        for _ in range(USES):
             await uses[use]()
-        counts += counted
-    assert min(counts) > 0
-    assert sorted(counts)[len(counts) // 2] <= BUDGET[use]
+    assert 0 < counted[0] / USES <= BUDGET[use]
 
 
 async def test_a_share_of_all_clients_costs_nothing(db: Router) -> None:
