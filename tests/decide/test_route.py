@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lagwise import LSN, NoPrimary, NoReplica, Policy, Reason, Route
 from lagwise._decide.refusing import refusal
-from lagwise._decide.route import Demand, less_loaded, route
+from lagwise._decide.route import Demand, deposed, less_loaded, route
 from lagwise._decide.view import Node, Role, View
 from tests.kit.worlds import SYSTEM, after, primary, replica, unreachable
 
@@ -262,9 +262,8 @@ def test_a_refusal_names_every_node_and_the_remedy(
     chosen = route(world.view, policy, request, now, draw=scripted(numbers))
     if chosen.node is not None:
         return
-    error = refusal(world.view, policy, chosen, now)
-    deposed = chosen.reason is Reason.OTHER_TIMELINE and policy.fall_back
-    assert isinstance(error, NoReplica if world.led and not deposed else NoPrimary)
+    error = refusal(world.view, policy, chosen, now, deposed=world.deposed(request, now))
+    assert isinstance(error, NoReplica if world.led and not world.deposed(request, now) else NoPrimary)
     for node in world.view.nodes:
         assert f"{node.name}: " in str(error)
     assert any(remedy in str(error) for remedy in ("Wait for", "Stop one", "Retry"))
@@ -591,6 +590,25 @@ def test_a_refusal_says_why_each_node_does_not_qualify() -> None:
         "staleness not known; spare: drained; gone: unreachable (refused, ConnectionRefusedError). "
         "Wait for a replica to catch up, or set Policy(fall_back=True)."
     )
+
+
+def test_a_refusal_says_where_the_read_has_failed() -> None:
+    """A replica that is in rotation still, and that this read does not use again, is not shown as if it were fit."""
+    view, policy = after([primary(45), replica("replica-1", 45)]), Policy(fall_back=False)
+    failed = frozenset({"replica-1"})
+    chosen = route(view.without(failed), policy, Demand(), 10.0)
+    said = str(refusal(view, policy, chosen, 10.0, failed=failed))
+    assert "primary: primary; replica-1: this read has failed there." in said
+
+
+@pytest.mark.parametrize("fall_back", [False, True])
+def test_a_write_after_a_promotion_elsewhere_is_refused_as_one(fall_back: bool) -> None:
+    """No setting for reads is blamed: the primary in sight is not the one that this client has written on."""
+    view, policy = after([primary(45), replica("replica-1", 45)]), Policy(fall_back=fall_back)
+    demand = Demand(write=True, timeline=view.timeline + 1, floor=LSN(40))
+    error = refusal(view, policy, route(view, policy, demand, 10.0), 10.0, deposed=deposed(view, demand, 10.0))
+    assert isinstance(error, NoPrimary)
+    assert "another node was promoted, and cannot be reached" in str(error)
 
 
 def test_a_refusal_without_a_primary_says_when_to_come_back() -> None:

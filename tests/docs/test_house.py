@@ -49,3 +49,12 @@ def test_a_class_has_a_name_of_its_own(private: bool) -> None:
     """One name, one thing: whoever searches for it finds it."""
     names = Counter(node.name for path in MODULES for node in classes(path) if node.name.startswith("_") is private)
     assert {name for name, count in names.items() if count > 1} - TWICE == set()
+
+
+def test_one_module_writes_to_the_log() -> None:
+    """A filter of the application's that raises harms no caller: `say` guards what a logger called elsewhere would not.
+
+    The command line only keeps lagwise's records off its own screen.
+    """
+    loggers = {str(path.relative_to(HOUSE)) for path in MODULES if "getLogger(" in path.read_text()}
+    assert loggers == {"_say.py", "cli/opening.py"}

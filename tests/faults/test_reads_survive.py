@@ -281,3 +281,13 @@ async def test_losing_the_last_node_inside_an_endpoint_is_a_503(cluster: Cluster
         await in_rotation(db, "replica-1", "replica-2")
         answer = await http.get("/")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+async def test_a_refused_read_is_told_where_it_has_failed(cluster: Cluster) -> None:
+    """No other replica, and no primary for reads: the error does not show the node as if it were fit."""
+    policy = Policy(probe_interval=60, probe_timeout=5, max_lag=120, sticky_window=120, fall_back=False)
+    async with Router(cluster.primary.url, [cluster.replicas[0].url], policy=policy) as db:
+        await in_rotation(db, "replica-1")
+        async with db.read() as session:
+            with pytest.raises(NoReplica, match="replica-1: this read has failed there"):
+                await session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))

@@ -32,6 +32,7 @@ from tests.kit.http import (
     opened,
     unwrapped,
 )
+from tests.kit.logs import a_filter_that_raises
 from tests.kit.numbers import enough
 from tests.kit.routers import both_in_rotation, patient, stand_still, steady
 from tests.kit.serving import client as a_client
@@ -216,6 +217,19 @@ async def test_a_background_task_delays_the_answer_by_the_moment(
         assert 'scope="function"' in warned[0].message
         assert "WriteSession" in warned[0].message
         assert cookie_of(first) is not None
+
+
+async def test_a_filter_that_raises_loses_no_answer(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The warning of an answer before its COMMIT, and that of a forged token, raise in the application's logging."""
+    monkeypatch.setattr(holding, "_warned", set())
+    db = steady(cluster)
+    gate = asyncio.Event()
+    async with served(guide(db, gate)) as url, a_client(url) as client:
+        with a_filter_that_raises():
+            answer = await client.post("/slow/unlogged", headers={"lagwise-token": "forged"})
+        gate.set()
+        assert answer.status_code == 200
+        assert cookie_of(answer) is not None
 
 
 async def test_a_stream_is_not_held_beyond_its_start(cluster: Cluster) -> None:

@@ -2,18 +2,17 @@
 
 import asyncio
 import logging
-from contextvars import ContextVar
 from time import monotonic
 
 import pytest
 
 from lagwise import Policy, Router
 from lagwise._nodes.monitor import Monitor
-from lagwise._nodes.say import say
+from lagwise._say import say
 from lagwise.testing import Cluster, wait_until
+from tests.kit.logs import a_filter_that_raises
 
 QUICK = Policy(probe_interval=0.05, probe_timeout=0.3, abort_after=1.0)
-request_id: ContextVar[str] = ContextVar("request_id")
 
 
 def router(cluster: Cluster, policy: Policy = QUICK) -> Router:
@@ -26,22 +25,9 @@ async def seen(db: Router) -> None:
     await wait_until(lambda: db.view.heard_from_all(began), what="a new reading of every node")
 
 
-class NeedsARequest(logging.Filter):
-    """As it is in many applications: right inside a request."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.request = request_id.get()
-        return True
-
-
 async def test_a_filter_that_raises_blinds_nobody(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     """Every event of the monitor raises LookupError in a logging filter: nodes leave and come back as ever."""
-    handler = logging.NullHandler()
-    handler.handle = lambda record: NeedsARequest().filter(record)  # type: ignore[method-assign]
-    logger = logging.getLogger("lagwise")
-    logger.addHandler(handler)
-    level, logger.level = logger.level, logging.DEBUG
-    try:
+    with a_filter_that_raises():
         async with router(cluster) as db:
             await seen(db)
             await cluster.restart("replica-1")
@@ -50,9 +36,6 @@ async def test_a_filter_that_raises_blinds_nobody(cluster: Cluster, capsys: pyte
             await cluster.restart("primary")
             await seen(db)
             assert not db._nodes.monitor.ended
-    finally:
-        logger.removeHandler(handler)
-        logger.level = level
     assert "node-unreachable" in capsys.readouterr().err
 
 

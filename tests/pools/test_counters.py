@@ -13,6 +13,7 @@ from lagwise._pools.driver import NotConnected, WaitsForItself
 from lagwise._pools.durations import BOUNDS, Durations
 from lagwise._pools.pools import Pools
 from lagwise.testing import Cluster, wait_until
+from tests.kit.logs import a_filter_that_raises
 from tests.kit.pools import ended, pools_of, take
 
 ROLES = pytest.mark.parametrize("role", ["reads", "writes"])
@@ -89,6 +90,17 @@ async def test_a_session_does_not_fail_for_its_telemetry(
     said = [(record.message, vars(record)["error"]) for record in caplog.records if record.name == "lagwise"]
     assert said == [("watcher-failed", "ValueError")] * 3
     assert "planted" not in caplog.text
+
+
+async def test_it_does_not_fail_for_its_logging_either(pools: Pools) -> None:
+    """What hears a duration raises, and so does the filter of the log that should say so."""
+
+    def fails(_: float) -> None:
+        raise ValueError
+
+    pools.reads.tally.wait_time.hear(fails)
+    with a_filter_that_raises():
+        await (await take(pools.reads)).close()
 
 
 @ROLES

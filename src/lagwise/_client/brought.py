@@ -9,9 +9,9 @@ from lagwise._client.cookies import Jar
 from lagwise._client.signature import Seal, plausible
 from lagwise._decide.events import Event, TokenBrought, TokenIgnored
 from lagwise._decide.token import CausalToken, merged
+from lagwise._say import say
 from lagwise.errors import InvalidToken
 
-_log = logging.getLogger("lagwise")
 _HEADER, _COOKIE = b"lagwise-token", b"cookie"
 _OURS = frozenset({_HEADER, _COOKIE})
 # What is verified of one request: an HMAC each, a few microseconds.
@@ -101,5 +101,5 @@ class Reader:
             return self._seal.opened(text)
         except InvalidToken as error:
             ignored[str(error)] = None
-            _log.debug("token-ignored", extra={"reason": str(error)})
+            say(logging.DEBUG, "token-ignored", reason=str(error))
             return CausalToken()

@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from lagwise._client.causality import Causality
+from lagwise._say import say
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
-_log = logging.getLogger("lagwise")
 _MOST_KEPT = 256 * 1024  # bytes of body; an application that sends more waits until the response has left
 _ROUTES_WARNED = 256
 _warned: set[str] = set()
@@ -118,9 +118,10 @@ def _warn(route: str) -> None:
     if route in _warned or len(_warned) >= _ROUTES_WARNED:
         return
     _warned.add(route)
-    _log.warning(
-        "answered-before-commit: the session of a dependency was still open when the answer to %s had to leave. "
+    say(
+        logging.WARNING,
+        "answered-before-commit: the session of a dependency was still open when the answer to "
+        f"{route or 'a request'} had to leave. "
         'Give the dependency scope="function", or use WriteSession, so that COMMIT precedes the response.',
-        route or "a request",
-        extra={"route": route},
+        route=route,
     )

@@ -1,10 +1,10 @@
 """What the log says of a store: once that it cannot be relied on, and once that it can be again."""
 
-import contextlib
 import logging
 import time
 
-_log = logging.getLogger("lagwise")
+from lagwise._say import say
+
 _AT_LEAST = 10.0  # seconds between two warnings
 
 
@@ -20,16 +20,10 @@ class StoreLog:
         now = time.monotonic()
         if not self._told and now >= self._quiet_until:
             self._told, self._quiet_until = True, now + _AT_LEAST
-            _say("store-lost", reason=why)
+            say(logging.WARNING, "store-lost", reason=why)
 
     def back(self) -> None:
         """The store is relied on again."""
         if self._told:
             self._told = False
-            _say("store-back")
-
-
-def _say(word: str, **extra: str) -> None:
-    # A filter of the application's that raises loses the record, and ends neither a request nor a task.
-    with contextlib.suppress(Exception):
-        _log.warning(word, extra=extra)
+            say(logging.WARNING, "store-back")

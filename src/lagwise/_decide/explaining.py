@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from lagwise._decide.refusing import no_place, refusal, why
-from lagwise._decide.route import Demand, Reason, Route, limit_reached, route
+from lagwise._decide.route import Demand, Reason, Route, deposed, limit_reached, route
 from lagwise._decide.token import CausalToken, Position
 from lagwise._decide.view import Node, Standing, View
 from lagwise.errors import RoutingError
@@ -137,7 +137,7 @@ def explain(
     serving = _serving(view, policy, demand, now)
     error: RoutingError | None = None
     if chosen.node is None:
-        error = refusal(view, policy, chosen, now)
+        error = refusal(view, policy, chosen, now, deposed=deposed(view, demand, now))
     elif chosen.fell_back and policy.fall_back_limit is not None and limit_reached(policy, fallen_back):
         error = no_place(chosen, policy.fall_back_limit)
     return Explanation(

@@ -2,16 +2,36 @@
 
 from math import isfinite
 
-from lagwise._decide.route import Reason, Route
+from lagwise._decide.route import Route
 from lagwise._decide.view import Node, Standing, View
 from lagwise.errors import NoPrimary, NoReplica, RoutingError
 from lagwise.policy import Policy
 
 
-def refusal(view: View, policy: Policy, chosen: Route, now: float) -> RoutingError:
-    """The error for a route without a node: names the nodes, why each does not qualify, and what to do."""
-    nodes = "; ".join(f"{node.name}: {why(view, node, policy, now)}" for node in view.nodes)
-    if view.primary is not None and chosen.reason is Reason.OTHER_TIMELINE and policy.fall_back:
+def refusal(
+    view: View,
+    policy: Policy,
+    chosen: Route,
+    now: float,
+    *,
+    deposed: bool = False,
+    failed: frozenset[str] = frozenset(),
+) -> RoutingError:
+    """The error for a route without a node: names the nodes, why each does not qualify, and what to do.
+
+    Args:
+        view: the nodes as they are known.
+        policy: of the Router.
+        chosen: the route.
+        now: monotonic seconds.
+        deposed: the client has written where another node was primary, one that is not known yet.
+        failed: the nodes on which this read has failed, and where it does not run again.
+    """
+    nodes = "; ".join(
+        f"{node.name}: {'this read has failed there' if node.name in failed else why(view, node, policy, now)}"
+        for node in view.nodes
+    )
+    if view.primary is not None and deposed:
         return NoPrimary(
             f"this client has written on a later timeline than {view.primary.name} is on: another node was promoted, "
             f"and cannot be reached. {nodes}. Retry when it can."

@@ -108,8 +108,7 @@ def route(
     Pure but for `draw`, numbers in [0, 1): among replicas that qualify, two are drawn by weight, the node and its
     rival, and `less_loaded` decides between them ("power of two choices", Mitzenmacher 2001).
     """
-    if demand.timeline > view.timeline and not (demand.expired or view.denies(demand.timeline, now)):
-        # A node that is not in this picture has been promoted: the primary in it is the deposed one.
+    if deposed(view, demand, now):
         return Route(None, Reason.OTHER_TIMELINE)
     if demand.write:
         return _on_primary(view, Reason.WRITE)
@@ -144,6 +143,11 @@ def route(
     if able:
         return _pick(view, able, reason, draw)
     return _fallen_back(view, policy, reason)
+
+
+def deposed(view: View, demand: Demand, now: float) -> bool:
+    """Whether a node that is not in this picture has been promoted: the primary in it is the deposed one."""
+    return demand.timeline > view.timeline and not (demand.expired or view.denies(demand.timeline, now))
 
 
 def serves(view: View, policy: Policy, demand: Demand, now: float, fallen_back: int) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lagwise._decide.refusing import refusal
-from lagwise._decide.route import Demand, Reason, Route, route
+from lagwise._decide.route import Demand, Reason, Route, deposed, route
 from lagwise._decide.view import View
 from lagwise._nodes.monitor import Monitor
 from lagwise._nodes.waiting import Wait
@@ -53,7 +53,9 @@ async def choose(
             await monitor.settled(asked, asked + policy.probe_timeout, every=every)
         chosen = current()
     if chosen.node is None:
-        raise refusal(monitor.view, policy, chosen, monitor.clock())
+        view = monitor.view
+        other = deposed(view, demand(view), now)
+        raise refusal(view, policy, chosen, monitor.clock(), deposed=other, failed=avoid)
     return chosen
 
 

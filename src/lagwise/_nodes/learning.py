@@ -7,7 +7,7 @@ from typing import Any
 
 from lagwise._decide.failure import cause_of
 from lagwise._nodes.prober import Prober
-from lagwise._nodes.say import say
+from lagwise._say import say
 
 _GAP = 10.0  # seconds between two readings, and after one that failed
 _REST = 60.0  # seconds between two readings that were not asked for

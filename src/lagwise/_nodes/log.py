@@ -15,7 +15,7 @@ from lagwise._decide.events import (
     TimelineAbandoned,
     TwoPrimaries,
 )
-from lagwise._nodes.say import say
+from lagwise._say import say
 
 # The level and the event word for each event of nodes. Events of single sessions are not logged.
 _WORDS: dict[type[Event], tuple[int, str]] = {

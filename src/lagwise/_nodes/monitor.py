@@ -16,10 +16,10 @@ from lagwise._nodes.board import Board
 from lagwise._nodes.learning import Learning, Read
 from lagwise._nodes.log import log_event
 from lagwise._nodes.prober import Prober
-from lagwise._nodes.say import say
 from lagwise._nodes.watch import Watch
 from lagwise._pools.patience import patient
 from lagwise._pools.traffic import Traffic
+from lagwise._say import say
 from lagwise.policy import Policy
 
 _AGES = 3600.0  # seconds; the bound of a wait that ends earlier for another reason

@@ -13,10 +13,10 @@ from lagwise._nodes.board import Board
 from lagwise._nodes.learning import Learning
 from lagwise._nodes.prober import Prober
 from lagwise._nodes.refusal import BUSY, answered, silent, words_of
-from lagwise._nodes.say import say
 from lagwise._nodes.silence import Silence
 from lagwise._nodes.waiting import Queue
 from lagwise._pools.traffic import Traffic
+from lagwise._say import say
 from lagwise.policy import Policy
 
 _LEAST_GAP = 0.001  # seconds between the beginnings of any two probes of a node

@@ -9,8 +9,8 @@ from lagwise._client.causality import Causality
 from lagwise._decide.events import Event, Routed, Watcher
 from lagwise._decide.route import Reason, Route
 from lagwise._nodes.log import log_event
-from lagwise._nodes.say import say
 from lagwise._nodes.tally import Tally
+from lagwise._say import say
 
 
 class Watchers:

@@ -4,7 +4,8 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable
 
-_log = logging.getLogger("lagwise")
+from lagwise._say import say
+
 # OpenTelemetry's advice for how long a database client's operations take:
 # https://opentelemetry.io/docs/specs/semconv/database/database-metrics/
 BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
@@ -50,7 +51,7 @@ class Durations:
             try:
                 hear(seconds)
             except Exception as error:
-                _log.error("watcher-failed", extra={"watched": "Durations", "error": type(error).__name__})
+                say(logging.ERROR, "watcher-failed", watched="Durations", error=type(error).__name__)
 
         def stop() -> None:
             self.heard = tuple(each for each in self.heard if each is not guarded)

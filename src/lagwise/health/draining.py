@@ -9,7 +9,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from lagwise._nodes.say import say
+from lagwise._say import say
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
