@@ -333,7 +333,9 @@ def test_nodes_are_named_as_a_router_names_them(monkeypatch: pytest.MonkeyPatch)
     assert [(one.name, one.expected) for one in named(urls)] == expected
     monkeypatch.setenv("LAGWISE_PRIMARY", urls[0])
     monkeypatch.setenv("LAGWISE_REPLICAS", f"{urls[1]}, {urls[2]},")
-    assert [(one.name, one.expected) for one in named(configured(Settings()))] == expected
+    assert [(one.name, one.expected) for one in configured(Settings())] == expected
+    monkeypatch.setenv("LAGWISE_REPLICAS", f"zürich={URL}")
+    assert [one.name for one in configured(Settings())] == ["primary", "zürich"]
     assert len(named([URL] * MOST)) == MOST
     assert "planted" not in repr(named(urls))
     assert named(urls)[1].arguments() == {

@@ -48,6 +48,7 @@ CAUSES: list[tuple[BaseException, Kind, str, str | None]] = [
     (ssl.SSLCertVerificationError(SECRET), Kind.TLS, "SSLCertVerificationError", None),
     (ConnectionRefusedError(111, SECRET), Kind.REFUSED, "ConnectionRefusedError", None),
     (ConnectionResetError(SECRET), Kind.LOST, "ConnectionResetError", None),
+    (ConnectionError(f'PostgreSQL server at "{SECRET}" rejected SSL upgrade'), Kind.TLS, "ConnectionError", None),
     (caused_by(TimeoutError(), CancelledError()), Kind.SILENT, "TimeoutError", None),
     (TypeError(f"unexpected keyword argument {SECRET}"), Kind.OPTION, "TypeError", None),
     (asyncpg.exceptions.ClientConfigurationError(SECRET), Kind.OPTION, "ClientConfigurationError", None),

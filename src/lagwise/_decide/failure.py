@@ -189,6 +189,8 @@ def cause_of(error: BaseException) -> Cause:
 
     >>> str(cause_of(ConnectionRefusedError(111, "to 10.0.0.7")))
     'refused, ConnectionRefusedError'
+    >>> str(cause_of(ConnectionError('PostgreSQL server at "db:5432" rejected SSL upgrade')))
+    'tls-failed, ConnectionError'
     """
     chain = list(_chain(error))
     name = type(chain[-1]).__name__
@@ -201,7 +203,9 @@ def cause_of(error: BaseException) -> Cause:
         names = {kind.__name__ for kind in type(each).__mro__}
         for known, kind in _KIND_BY_CLASS.items():
             if known in names:
-                return Cause(kind, type(each).__name__)
+                # asyncpg has no class of its own for a server without TLS.
+                untold = kind is Kind.LOST and "rejected SSL upgrade" in str(each)
+                return Cause(Kind.TLS if untold else kind, type(each).__name__)
     return Cause(Kind.SETUP, name)
 
 

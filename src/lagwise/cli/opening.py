@@ -16,7 +16,7 @@ USAGE = 2  # the exit status for "nothing was asked": a mistake in the arguments
 
 
 def router_of(urls: Sequence[str]) -> Router:
-    """A Router on these URLs, the first being the primary's, or on the nodes of the environment.
+    """A Router on these URLs, the first being the primary's, or on the nodes of the environment; `name=url` works too.
 
     Raises:
         ValueError: a setting is missing or makes no sense; no URL is in the message.
@@ -25,19 +25,13 @@ def router_of(urls: Sequence[str]) -> Router:
     # What the log would say is on the screen; without a handler it would be written into the picture.
     logging.getLogger("lagwise").addHandler(logging.NullHandler())
     from lagwise import Router  # noqa: PLC0415 - the command line starts faster without
-    from lagwise.settings.text import url  # noqa: PLC0415 - needs the extra
+    from lagwise.settings.text import by_name  # noqa: PLC0415 - needs the extra
 
     if not urls:
         return Router.from_env()
-    found = []
-    for number, text in enumerate(urls, 1):
-        try:
-            found.append(url(text).get_secret_value())
-        except ValueError as error:
-            raise ValueError(f"URL number {number} {error}") from None
-    primary, *replicas = found
+    (_, primary), *replicas = ((name, url.get_secret_value()) for name, url in by_name(urls, "URL number").items())
     # What else the environment says, a policy for instance, holds for these nodes as well.
-    return Router.from_env(primary=primary, replicas=replicas)
+    return Router.from_env(primary=primary, replicas=dict(replicas))
 
 
 def fail(words: object, status: int = USAGE) -> NoReturn:

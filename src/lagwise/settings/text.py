@@ -1,6 +1,8 @@
 """What the text of a variable means. No error repeats it: it may be a URL with a password, or a secret."""
 
 import re
+from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +34,29 @@ def urls(value: Any) -> Any:
     """The URLs by name; those without one are numbered by their place."""
     if not isinstance(value, str):
         return value
+    parts = _BETWEEN.split(value.strip(", \n\r\t"))
+    return by_name(parts, "at place", taken=("primary",))
+
+
+def by_name(texts: Sequence[str], place: str, *, taken: Sequence[str] = ()) -> dict[str, SecretStr]:
+    """Nodes as `URL` or `name=URL`, by name: without one it is `primary` for the first, unless that is `taken`.
+
+    Raises:
+        ValueError: one of them is no URL of a database, or repeats a name. `place` and its number say which.
+    """
+    unnamed = chain([] if "primary" in taken else ["primary"], (f"replica-{number}" for number in count(1)))
     found: dict[str, SecretStr] = {}
-    for number, part in enumerate(_BETWEEN.split(value.strip(", \n\r\t")), 1):
-        match = _NAMED.fullmatch(part)
+    for number, (text, otherwise) in enumerate(zip(texts, unnamed, strict=False), 1):
+        match = _NAMED.fullmatch(text.strip())
         if match is None:
-            raise ValueError(f"at place {number} is no database URL: write URLs, or name=URL, with commas between them")
-        name = match[1] or f"replica-{number}"
-        if name in found or name == "primary":
-            raise ValueError(f"at place {number} repeats a name: each node has one of its own")
+            raise ValueError(f"{place} {number} is no database URL: write postgresql+asyncpg://..., or name=URL")
+        name = match[1] or otherwise
+        if name in found or name in taken:
+            raise ValueError(f"{place} {number} repeats a name: each node has one of its own")
         try:
             found[name] = url(match[2])
         except ValueError as error:
-            raise ValueError(f"at place {number} {error}") from None
+            raise ValueError(f"{place} {number} {error}") from None
     return found
 
 

@@ -65,7 +65,7 @@ def doctor(
         raise typer.BadParameter("session or transaction", param_hint="--pooling")
     try:
         settings = Settings()
-        nodes = named(urls or configured(settings))
+        nodes = named(urls) if urls else configured(settings)
     except ValueError as error:
         fail(error)
     plan = Plan(

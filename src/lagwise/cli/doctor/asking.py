@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import asyncpg  # type: ignore[import-untyped]
 
-from lagwise._decide.failure import Cause, Kind, cause_of
+from lagwise._decide.failure import Cause, cause_of
 from lagwise._decide.node import Role
 from lagwise._nodes.probe import ask
 from lagwise._pools.driver import TransactionPooler
@@ -52,18 +52,6 @@ async def ask_all(nodes: Sequence[Named], *, timeout: float) -> tuple[Facts, ...
     return tuple(censored(one, hidden) for one in facts)
 
 
-def why(error: BaseException) -> Cause:
-    """The cause of a failure; asyncpg has no class of its own for a server without TLS.
-
-    >>> str(why(ConnectionError('PostgreSQL server at "db:5432" rejected SSL upgrade')))
-    'tls-failed, ConnectionError'
-    """
-    cause = cause_of(error)
-    if cause.sqlstate is None and isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
-        return replace(cause, kind=Kind.TLS)
-    return cause
-
-
 class Interview:
     """The questions to one node."""
 
@@ -80,7 +68,7 @@ class Interview:
             self._driver = await self._connect()
             await self._settle()
         except Exception as error:
-            return replace(self._facts, cause=why(error), unanswered=tuple(self._failed))
+            return replace(self._facts, cause=cause_of(error), unanswered=tuple(self._failed))
         return replace(self._facts, unanswered=tuple(self._failed))
 
     async def catch_up(self, nodes: Sequence[Facts]) -> Facts:
@@ -99,8 +87,8 @@ class Interview:
             return replace(own, lag=await self._lag(target, lead.clock or 0.0))
         except Exception as error:
             if self._driver.is_closed():
-                return replace(own, cause=why(error))
-            return replace(own, unanswered=(*own.unanswered, ("lag", why(error))))
+                return replace(own, cause=cause_of(error))
+            return replace(own, unanswered=(*own.unanswered, ("lag", cause_of(error))))
 
     async def close(self) -> None:
         """End the connection in order, so that the server has nothing to log."""
@@ -133,7 +121,7 @@ class Interview:
             except Exception as error:
                 if self._driver.is_closed():
                     raise
-                self._failed.append((name, why(error)))
+                self._failed.append((name, cause_of(error)))
         if failure is not None:
             raise failure
         await self._wait_for_receiver()

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import SecretStr
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from lagwise._decide.node import Role
 from lagwise._pools.targets import PRIMARY
 from lagwise.settings import Settings
+from lagwise.settings.text import by_name
 
 MOST = 64
 """The most nodes: each is asked over four connections at a time."""
-_NAMED = re.compile(r"([A-Za-z0-9_.-]{1,63})=(.+)", re.DOTALL)
-_WITHOUT_DRIVER = re.compile(r"^postgres(ql)?://")
+_NONE = "no node to look at: give URLs, the primary's first, or set LAGWISE_PRIMARY"
 # What SQLAlchemy's dialect keeps for itself of the options in a URL.
 _NOT_THE_DRIVERS = {"prepared_statement_cache_size", "prepared_statement_name_func", "async_creator_fn"}
 _SECRET_OPTIONS = {"host", "password"}
@@ -47,12 +46,11 @@ class Named:
         return {key: value for key, value in options.items() if key not in _NOT_THE_DRIVERS}
 
 
-def configured(settings: Settings) -> list[str]:
-    """The URLs that the environment names, the primary's first."""
+def configured(settings: Settings) -> tuple[Named, ...]:
+    """The nodes that the environment names, the primary first. Raises as `named()`."""
     if settings.primary is None:
-        return []
-    replicas = (f"{name}={url.get_secret_value()}" for name, url in settings.replicas.items())
-    return [settings.primary.get_secret_value(), *replicas]
+        raise ValueError(_NONE)
+    return _meant({PRIMARY: settings.primary, **settings.replicas})
 
 
 def named(urls: Sequence[str]) -> tuple[Named, ...]:
@@ -65,27 +63,18 @@ def named(urls: Sequence[str]) -> tuple[Named, ...]:
     ['primary', 'east']
     """
     if not urls:
-        raise ValueError("no node to look at: give URLs, the primary's first, or set LAGWISE_PRIMARY")
+        raise ValueError(_NONE)
+    return _meant(by_name(urls, "URL number"))
+
+
+def _meant(urls: Mapping[str, SecretStr]) -> tuple[Named, ...]:
     if len(urls) > MOST:
         raise ValueError(f"{len(urls)} nodes are more than {MOST}")
-    found = tuple(_each(urls))
-    names = [one.name for one in found]
-    if len(set(names)) < len(names):
-        raise ValueError("two nodes have the same name")
+    found = tuple(
+        Named(name, Role.REPLICA if number else Role.PRIMARY, make_url(url.get_secret_value()))
+        for number, (name, url) in enumerate(urls.items())
+    )
+    for one in found:
+        if one.url.get_backend_name() != "postgresql":
+            raise ValueError(f"{one.name} is no PostgreSQL server: write postgresql+asyncpg://... as its URL")
     return found
-
-
-def _each(urls: Sequence[str]) -> Iterator[Named]:
-    for number, text in enumerate(urls):
-        given = _NAMED.fullmatch(text)
-        name = given[1] if given else PRIMARY if number == 0 else f"replica-{number}"
-        place = f"URL {number + 1}, of {name},"
-        try:
-            url = make_url(_WITHOUT_DRIVER.sub("postgresql+asyncpg://", given[2] if given else text))
-        except (ArgumentError, ValueError):
-            raise ValueError(
-                f"{place} cannot be read; write postgresql+asyncpg://user:password@host/database"
-            ) from None
-        if url.get_backend_name() != "postgresql" or url.drivername != "postgresql+asyncpg":
-            raise ValueError(f"{place} names another driver than asyncpg: write postgresql+asyncpg://...")
-        yield Named(name, Role.PRIMARY if number == 0 else Role.REPLICA, url)
