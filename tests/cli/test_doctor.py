@@ -279,8 +279,92 @@ async def test_privileges_that_are_missing(cluster: Cluster) -> None:
             assert {("reachable", "primary"), ("privileges", "primary")} <= set(found.faults)
             grant = "GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO doctor_app;"
             assert grant in found.of("privileges", "primary")["remedy"]
+            await everything_revoked(cluster, nodes)
     finally:
         await primary.execute(f"DROP TABLE {PLANTED}_table")
+
+
+MONITORS = (
+    "FUNCTION pg_walfile_name(pg_lsn), pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn(), pg_size_bytes(text)",
+    "FUNCTION pg_last_wal_replay_lsn(), pg_postmaster_start_time(), pg_control_checkpoint(), pg_control_recovery()",
+    "pg_stat_wal_receiver",
+)
+
+
+async def everything_revoked(cluster: Cluster, nodes: Sequence[str]) -> None:
+    """What the monitor reads is revoked from everybody: each node's remedies, followed, make it healthy again."""
+    primary = cluster.primary
+    rights = ["SELECT ON" if " " not in one else "EXECUTE ON" for one in MONITORS]
+    for right, one in zip(rights, MONITORS, strict=True):
+        await primary.execute(f"REVOKE {right} {one} FROM PUBLIC, pg_monitor")
+    try:
+        await cluster.caught_up()
+        found = await told(*nodes)
+        assert {("privileges", name) for name in cluster.nodes} <= set(found.faults)
+        for fault in found.verdicts("fault"):
+            if (fault["topic"], fault["subject"]) == ("privileges", "primary"):
+                await primary.execute(fault["remedy"].removeprefix("On the primary: "))
+        await cluster.caught_up()
+        assert (await told(*nodes)).status == 0
+    finally:
+        for right, one in zip(rights, MONITORS, strict=True):
+            await primary.execute(f"GRANT {right} {one} TO PUBLIC")
+
+
+async def test_urls_of_different_databases(cluster: Cluster) -> None:
+    """A replica's URL that names another database of the same cluster is a fault, and no name is told."""
+    await cluster.primary.execute(f"CREATE DATABASE {PLANTED}")
+    try:
+        await cluster.caught_up()
+        primary, one, two = cluster.nodes.values()
+        found = await told(primary.url, changed(one, database=PLANTED), two.url)
+    finally:
+        await cluster.primary.execute(f"DROP DATABASE {PLANTED}")
+    assert (found.status, found.faults) == (1, [("database", "replica-1")])
+
+
+@pytest.mark.parametrize("of", ["ROLE", "DATABASE"])
+async def test_a_primary_on_which_every_write_fails(cluster: Cluster, of: str) -> None:
+    """`default_transaction_read_only` of the role or of the database in the primary's URL."""
+    async with role(cluster, "doctor_reads", "IN ROLE pg_monitor") as name:
+        database = make_url(cluster.primary.url).database
+        which = f"{of} {name if of == 'ROLE' else database}"
+        await cluster.primary.execute(f"ALTER {which} SET default_transaction_read_only = on")
+        try:
+            await cluster.caught_up()
+            found = await told(*(changed(node, username=name, password=PLANTED) for node in cluster.nodes.values()))
+        finally:
+            await cluster.primary.execute(
+                f"BEGIN READ WRITE; ALTER {which} RESET default_transaction_read_only; COMMIT"
+            )
+    assert (found.status, found.faults) == (1, [("default-transaction-read-only", "primary")])
+    assert found.of("default-transaction-read-only", "replica-1")["level"] == "note"
+
+
+async def test_a_receiver_that_begins_again_and_again(doomed: Cluster) -> None:
+    """Its slot is gone: it says "streaming" for a moment at each of its attempts, ten in a second."""
+    replica = doomed.replicas[0]
+    await replica.execute("ALTER SYSTEM SET wal_retrieve_retry_interval = '100ms'")
+    await replica.execute("SELECT pg_reload_conf()")
+    await doomed.partition(replica)
+    await doomed.primary.execute(
+        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active_pid IS NOT NULL"
+    )
+    await wait_until(partial(dropped, doomed), what="the slot to be free")
+    await doomed.heal()
+    for _ in range(3):
+        found = await told(*urls(doomed))
+        assert ("streaming", "replica-1") in found.faults
+
+
+async def dropped(cluster: Cluster) -> bool:
+    """Drop replica-1's slot, once its sender has ended."""
+    gone = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'replica_1'"
+    try:
+        await cluster.primary.execute(gone)
+    except Exception:  # in use still
+        return False
+    return True
 
 
 class Balancer(Proxy):

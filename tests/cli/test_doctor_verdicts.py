@@ -27,7 +27,7 @@ from lagwise.cli.doctor.facts import (
 from lagwise.cli.doctor.named import MOST, configured, named
 from lagwise.cli.doctor.reach import reachable
 from lagwise.cli.doctor.report import summary
-from lagwise.cli.doctor.verdict import Level, Topic, Verdict
+from lagwise.cli.doctor.verdict import CLUSTER, Level, Topic, Verdict
 from lagwise.settings import Settings
 
 PLAN = Plan()
@@ -36,7 +36,7 @@ SETTINGS = {
     "server_version_num": "150018", "max_connections": "100", "superuser_reserved_connections": "3",
     "wal_level": "replica", "synchronous_commit": "on", "synchronous_standby_names": "", "hot_standby_feedback": "on",
     "max_standby_streaming_delay": "5000", "max_slot_wal_keep_size": "-1", "wal_keep_size": "0",
-    "recovery_min_apply_delay": "0", "wal_receiver_timeout": "60000",
+    "recovery_min_apply_delay": "0", "wal_receiver_timeout": "60000", "default_transaction_read_only": "off",
 }  # fmt: skip
 STREAMS = Replay(receiver=Receiver(status="streaming", slot="one", silent=0.1))
 
@@ -49,8 +49,9 @@ def reading(role: Role, started: int, **changed: Any) -> Reading:
 def node(name: str, role: Role, expected: Role, started: int, **read: Any) -> Facts:
     found = reading(role, started, **read)
     return Facts(
-        name=name, expected=expected, reading=found, version=150018, settings=SETTINGS, round_trip=0.001, clock=0.0,
-        access=Access(role="app", stats=True), slots=(), connections=Connections(own=2, others=0),
+        name=name, expected=expected, reading=found, version=150018, settings=SETTINGS, database=5,
+        round_trip=0.001, clock=0.0, access=Access(role="app", stats=True), slots=(),
+        connections=Connections(own=2, others=0),
         servers=frozenset({(found.system, started, found.port)}), connected=4,
     )  # fmt: skip
 
@@ -126,6 +127,12 @@ ONE_NODE = [
         Level.NOTE,
     ),
     (PRIMARY, {"settings": settings(wal_level="minimal")}, Topic.WAL_LEVEL, Level.FAULT),
+    (PRIMARY, {"settings": settings(default_transaction_read_only="on")}, Topic.READ_ONLY, Level.FAULT),
+    (REPLICA, {"settings": settings(default_transaction_read_only="on")}, Topic.READ_ONLY, Level.NOTE),
+    (REPLICA, {"database": 6}, Topic.DATABASE, Level.FAULT),
+    (REPLICA, {"replay": Replay(receiver=Receiver(status="restarting", slot="one"))}, Topic.STREAMING, Level.FAULT),
+    (REPLICA, {"slots": (Slot(name="one", active=False, kept=9),)}, Topic.SLOTS, Level.NOTE),
+    (REPLICA, {"access": Access(role="app", stats=True, views=("v",))}, Topic.PRIVILEGES, Level.FAULT),
     (REPLICA, {"access": Access(role="app", stats=False)}, Topic.PRIVILEGES, Level.FAULT),
     (REPLICA, {"access": Access(role="app", stats=True, functions=("f()",))}, Topic.PRIVILEGES, Level.FAULT),
     (PRIMARY, {"access": Access(role="app", stats=True, language=False)}, Topic.PRIVILEGES, Level.WARNING),
@@ -205,6 +212,42 @@ def test_failures_that_differ_read_differently() -> None:
     facts = [Facts(name="one", expected=Role.REPLICA, cause=Cause(kind, "Error")) for kind in kinds]
     said = {(verdict.what, verdict.remedy) for one in facts for verdict in reachable(one)}
     assert len(said) == len(kinds)
+
+
+@pytest.mark.parametrize("plan", [Plan(pool_size=0), Plan(max_overflow=-1)], ids=["pool_size", "max_overflow"])
+def test_pools_without_a_limit_fit_no_server(plan: Plan) -> None:
+    """SQLAlchemy takes 0 and -1 for no limit: that is said, with a size that fits, before a pooler too."""
+    for facts in (PRIMARY, replace(PRIMARY, pooler="session")):
+        verdict = next(one for one in diagnose((facts, REPLICA), plan) if one.topic is Topic.POOLS)
+        assert verdict.level is Level.FAULT
+        assert "no limit" in verdict.what
+        assert verdict.remedy == "pool_size=47 fits, also after a failover. Set max_overflow to 0."
+
+
+AWAY = replace(PRIMARY, reading=None, cause=Cause(Kind.PASSWORD, "InvalidPasswordError", "28P01"))
+
+
+def test_a_replica_is_promoted_only_when_no_primary_can_run() -> None:
+    """The remedy for a primary that cannot be reached, or whose replicas stream, is no promotion."""
+    alone = replace(REPLICA, replay=Replay())
+    for nodes, wanted in (
+        ((AWAY, REPLICA), "Mend primary first"),
+        ((AWAY, alone), "Mend primary first"),
+        ((REPLICA,), "Name the primary's URL."),
+    ):
+        verdict = next(one for one in diagnose(nodes, PLAN) if (one.topic, one.subject) == (Topic.ROLE, CLUSTER))
+        assert verdict.remedy.startswith(wanted)
+        assert "Promote no replica while a primary may run" in verdict.remedy
+        assert "pg_promote" not in verdict.remedy
+    (verdict,) = [one for one in diagnose((alone,), PLAN) if (one.topic, one.subject) == (Topic.ROLE, CLUSTER)]
+    assert "pg_promote" in verdict.remedy
+
+
+def test_a_role_that_is_called_like_a_secret_is_left_out_of_its_grant() -> None:
+    """The remedy is a statement still, to be completed by hand."""
+    facts = replace(REPLICA, access=Access(role="planted", stats=False))
+    said = next(one.remedy for one in diagnose((PRIMARY, censored(facts, ["planted"])), PLAN) if "GRANT" in one.remedy)
+    assert said == "On the primary: GRANT pg_monitor TO <the user in its URL>;"
 
 
 def test_swapped_roles_are_two_faults() -> None:

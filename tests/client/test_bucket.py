@@ -68,4 +68,4 @@ def test_the_cookie_is_as_those_of_the_token() -> None:
     assert cookie.endswith(jar.set("AAAA.BBBB", (), 60)[0].partition("Max-Age=60; ")[2])
     assert jar.bucket("shop-offload=000042") == 42
     assert jar.bucket("lagwise-offload=000042") is None
-    assert jar.brought("shop-offload=000042; shop=token") == [("shop", "token")]
+    assert jar.brought("shop-offload=000042; shop=token", 1024) == [("shop", "token")]

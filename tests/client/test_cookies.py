@@ -52,7 +52,7 @@ class Client(RuleBasedStateMachine):
     @rule(which=st.integers(0, 99), cluster=st.integers(1, 3), in_doubt=st.booleans())
     def write(self, which: int, cluster: int, in_doubt: bool) -> None:
         """The server handles any of the requests: its token is what came, and a write that is later than any."""
-        pairs = Jar().brought(self.requests.pop(which % len(self.requests)))
+        pairs = Jar().brought(self.requests.pop(which % len(self.requests)), 1024)
         now = next(self.head)
         position = Position(system=1 + cluster % self.clusters, in_doubt_at=now)
         if not in_doubt:
@@ -111,7 +111,7 @@ def test_one_request_at_a_time_leaves_one_slot(written: list[CausalToken]) -> No
     """An answer tidies up what its request brought: a client that waits for answers carries two cookies."""
     browser, seen = Browser(cookies={}), CausalToken()
     for token in written:
-        pairs = Jar().brought(browser.header())
+        pairs = Jar().brought(browser.header(), 1024)
         seen = merged(CausalToken.parse(text) for _, text in pairs).merge(token)
         browser.store(Jar().set(str(seen), [name for name, _ in pairs], AGE))
     assert set(browser.cookies.values()) == {str(seen)}
@@ -164,13 +164,13 @@ def test_every_cookie_has_the_attributes_it_is_removed_by(jar: Jar, attributes: 
 )
 def test_only_our_own_cookies_are_read(header: str, expected: list[tuple[str, str]]) -> None:
     """Several of one name, for several paths or domains, all count; what only looks alike is the application's."""
-    assert Jar().brought(header) == expected
+    assert Jar().brought(header, 1024) == expected
 
 
 @given(st.text())
 def test_any_header_has_an_answer(header: str) -> None:
     """Never an exception, and every name that is read may be given to `Jar.set`."""
-    names = [name for name, _ in Jar().brought(header)]
+    names = [name for name, _ in Jar().brought(header, 1024)]
     answer = Jar().set("text", names, AGE)
     kept = {NAME, Jar().crowd, answer[1].partition("=")[0]}
     assert len(answer) == 2 + min(len(set(names) - kept), 16)

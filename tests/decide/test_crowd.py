@@ -222,7 +222,7 @@ def test_a_cookie_has_a_name(cookie: str) -> None:
 def test_two_names_do_not_see_each_other() -> None:
     """`cookie="orders"` reads and sets its own, not `orders-archive`'s."""
     orders = Jar(name="orders")
-    assert orders.brought("lagwise=1; orders=2; orders-archive=3; orders-0123abcd=4; xorders=5") == [
+    assert orders.brought("lagwise=1; orders=2; orders-archive=3; orders-0123abcd=4; xorders=5", 1024) == [
         ("orders", "2"),
         ("orders-0123abcd", "4"),
     ]

@@ -161,7 +161,7 @@ def removes_unverified_slots(patch: pytest.MonkeyPatch) -> None:
 
     def trusting(reader: Reader, *found: bytes) -> Brought:
         cookies = [value for name, value in zip(found[::2], found[1::2], strict=True) if name == b"cookie"]
-        names = [name for value in cookies for name, _ in reader._jar.brought(value.decode())]
+        names = [name for value in cookies for name, _ in reader._jar.brought(value.decode(), 1024)]
         return replace(read(reader, *found), names=tuple(names))
 
     patch.setattr(Reader, "_read", trusting)

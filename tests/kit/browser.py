@@ -28,4 +28,4 @@ class Browser:
 
     def carries(self) -> CausalToken:
         """What the server makes of the cookies."""
-        return merged(CausalToken.parse(value) for _, value in Jar().brought(self.header()))
+        return merged(CausalToken.parse(value) for _, value in Jar().brought(self.header(), 1024))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lagwise._client.cookies import Jar
+from lagwise._client.cookies import MOST_HEADERS, Jar
 from lagwise._client.signature import Seal, plausible
 from lagwise._decide.events import Event, TokenBrought, TokenIgnored
 from lagwise._decide.token import CausalToken, merged
@@ -16,6 +16,8 @@ _HEADER, _COOKIE = b"lagwise-token", b"cookie"
 _OURS = frozenset({_HEADER, _COOKIE})
 # What is verified of one request: an HMAC each, a few microseconds.
 _HEADER_TEXTS, _COOKIE_TEXTS = 16, 64
+# Of all cookies that have our names, in all headers, so many are looked at.
+_MOST_COOKIES = 1024
 # A client brings the same headers until it writes again: 256 requests are remembered, in less than 1 MB.
 _REMEMBERED, _MOST_REMEMBERED = 256, 2048  # bytes of header
 
@@ -55,12 +57,15 @@ class Reader:
     def read(self, headers: Iterable[tuple[bytes, bytes]]) -> Brought:
         """What these headers bring.
 
-        Bounded: the first 16 texts of `Lagwise-Token`, and the first 64 cookies that are named and shaped like tokens.
+        Bounded: the first 16 texts of `Lagwise-Token`, and the first 64 cookies that are named and shaped like tokens,
+        in the first 1,024 headers of these two names.
         """
-        found: tuple[bytes, ...] = ()
+        found: list[bytes] = []
         for name, value in headers:
             if name in _OURS:
                 found += (name, value)
+                if len(found) >= 2 * MOST_HEADERS:
+                    break
         if not found:
             return NOTHING
         return self._remembered(*found) if sum(map(len, found)) <= _MOST_REMEMBERED else self._read(*found)
@@ -68,14 +73,16 @@ class Reader:
     def _read(self, *found: bytes) -> Brought:
         texts: dict[str, None] = {}
         cookies: dict[tuple[str, str], None] = {}
-        room = _HEADER_TEXTS
+        room, looks = _HEADER_TEXTS, _MOST_COOKIES
         for name, value in zip(found[::2], found[1::2], strict=True):
             if name == _HEADER:
                 parts = value.split(b",", room)[:room]
                 room -= len(parts)
                 texts.update(dict.fromkeys(part.decode("latin-1").strip() for part in parts if plausible(part)))
             else:
-                for cookie in self._jar.brought(value.decode("latin-1")):
+                named = self._jar.brought(value.decode("latin-1"), looks)
+                looks -= len(named)
+                for cookie in named:
                     if len(cookies) < _COOKIE_TEXTS and self._jar.holds(*cookie):
                         cookies[cookie] = None
         ignored: dict[str, None] = {}

@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Iterable
 
-from lagwise._client.cookies import Jar
+from lagwise._client.cookies import MOST_HEADERS, Jar
 from lagwise._decide.offload import BUCKETS, bucket_of
 
 _SHARED = re.compile(rb"\b(?:public|s-maxage)\b", re.I)
@@ -26,8 +26,10 @@ class Bucket:
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], jar: Jar) -> None:
         brought = told = None
+        left = MOST_HEADERS
         for name, value in headers:
-            if name == b"cookie" and brought is None:
+            if name == b"cookie" and brought is None and left:
+                left -= 1
                 brought = jar.bucket(value.decode("latin-1"))
             elif name == b"authorization":
                 told = value

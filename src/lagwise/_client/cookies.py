@@ -25,7 +25,8 @@ from lagwise._client.signature import plausible
 NAME = "lagwise"
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")  # https://www.rfc-editor.org/rfc/rfc9110#name-tokens
 _CROWD = "many"
-_MOST_LOOKED_AT = 1024  # cookies of ours in one request
+MOST_HEADERS = 1024
+"""Headers of one request that are looked at. A browser sends one with all of its cookies, HTTP/2 up to one for each."""
 _BUCKET_AGE = 90 * 24 * 3600  # seconds: as long as any rollout takes
 _MOST_REMOVED = 16  # by one answer: the answer's headers must fit into a proxy's buffer of 4 KB
 
@@ -68,9 +69,9 @@ class Jar:
         """The name of the cookie for answers that have no slot."""
         return f"{self.name}-{_CROWD}"
 
-    def brought(self, header: str) -> list[tuple[str, str]]:
-        """Name and value of every cookie of ours; a client may hold several for several paths or domains."""
-        return [(match[1], (match[2] or "").strip()) for match in islice(self._ours.finditer(header), _MOST_LOOKED_AT)]
+    def brought(self, header: str, most: int) -> list[tuple[str, str]]:
+        """Name and value of the first cookies of ours; a client may hold several for several paths or domains."""
+        return [(match[1], (match[2] or "").strip()) for match in islice(self._ours.finditer(header), most)]
 
     def bucket(self, header: str) -> int | None:
         """The bucket that a cookie of ours names; None for anything but six digits."""

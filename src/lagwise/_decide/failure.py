@@ -91,6 +91,7 @@ class Kind(StrEnum):
     SETUP = "setup-failed"
     POOLER = "transaction-pooler"
     PARAMETER = "startup-parameter-refused"
+    STATEMENTS = "statement-pooler"
     FULL = "too-many-connections"
     STARTING = "starting-up"
     STOPPING = "shutting-down"
@@ -122,6 +123,7 @@ _REMEDIES = {
     Kind.SETUP: "see the log: a listener or an option of this application failed",
     Kind.POOLER: 'a pooler in transaction mode stands before it: say Router(..., pooling="transaction")',
     Kind.PARAMETER: "leave server_settings out, or let PgBouncer pass over them: ignore_startup_parameters",
+    Kind.STATEMENTS: "a pooler in statement mode stands before it: set pool_mode = transaction there",
 }
 
 
@@ -155,6 +157,16 @@ _KIND_BY_STATE = {
     "57P01": Kind.STOPPING,
     "57P02": Kind.STOPPING,
     "57P03": Kind.STARTING,
+}
+_POOLERS = "08P01"
+# PgBouncer says most of what it refuses by one SQLSTATE, and by these words.
+_KIND_BY_WORDS = {
+    "server login failed": Kind.LOST,  # between the pooler and its server; the pooler's log tells more
+    "password authentication failed": Kind.PASSWORD,
+    "no such user": Kind.PASSWORD,
+    "no such database": Kind.DATABASE,
+    "no more connections allowed": Kind.FULL,
+    "not allowed in statement pooling mode": Kind.STATEMENTS,
 }
 # By the names of an exception's classes, the first that fits: gaierror and SSLError are OSErrors, too.
 _KIND_BY_CLASS = {
@@ -198,6 +210,8 @@ def cause_of(error: BaseException) -> Cause:
         state = getattr(each, "sqlstate", None)
         if isinstance(state, str):
             kind = _KIND_BY_STATE.get(state, Kind.LOST if state.startswith("08") else Kind.OTHER)
+            if state == _POOLERS:
+                kind = next((told for words, told in _KIND_BY_WORDS.items() if words in str(each)), kind)
             return Cause(kind, type(each).__name__, state)
     for each in reversed(chain):
         names = {kind.__name__ for kind in type(each).__mro__}

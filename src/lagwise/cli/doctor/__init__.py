@@ -38,10 +38,10 @@ def doctor(
         int, typer.Option(min=1, max=100_000, help="Processes of the application, on all machines.")
     ] = 1,
     pool_size: Annotated[
-        int | None, typer.Option(min=1, max=100_000, help="Of its Router. [default: LAGWISE_POOL_SIZE, or 20]")
+        int | None, typer.Option(min=0, max=100_000, help="Of its Router. [default: LAGWISE_POOL_SIZE, or 20]")
     ] = None,
     max_overflow: Annotated[
-        int | None, typer.Option(min=0, max=100_000, help="Likewise. [default: LAGWISE_MAX_OVERFLOW, or 0]")
+        int | None, typer.Option(min=-1, max=100_000, help="Likewise. [default: LAGWISE_MAX_OVERFLOW, or 0]")
     ] = None,
     pooling: Annotated[
         str | None,

@@ -23,6 +23,10 @@ def privileges(facts: Facts) -> Iterator[Verdict]:
         what = f"The monitor cannot read this node: {access.role} may not execute {', '.join(access.functions)}."
         grants = " ".join(f"GRANT EXECUTE ON FUNCTION {one} TO {access.role};" for one in access.functions)
         found.append(Verdict(Level.FAULT, Topic.PRIVILEGES, facts.name, what, f"On the primary: {grants}"))
+    if access.views:
+        what = f"The monitor cannot read this node: {access.role} may not read {', '.join(access.views)}."
+        grants = " ".join(f"GRANT SELECT ON {one} TO {access.role};" for one in access.views)
+        found.append(Verdict(Level.FAULT, Topic.PRIVILEGES, facts.name, what, f"On the primary: {grants}"))
     if not access.stats:
         what = f"{access.role} may not see which timeline a replica follows: after a failover replicas stay out of "
         what += "rotation until their next restartpoint, five minutes by default."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lagwise.cli.doctor.facts import Facts, Plan
 from lagwise.cli.doctor.verdict import Level, Topic, Verdict
@@ -59,6 +59,12 @@ def pools(facts: Facts, plan: Plan) -> Iterator[Verdict]:
     if found is None or facts.role is None:
         return
     sizes = f"{count(plan.workers, 'worker')} with pool_size {plan.pool_size} and max_overflow {plan.max_overflow}"
+    if plan.unbounded:
+        what = f"{sizes} has no limit: as many connections are opened as there are sessions at a time, and it has "
+        what += f"{found.free} ({found.why})."
+        remedy = f"{_fitting(largest(replace(plan, max_overflow=0), found.free))} Set max_overflow to 0."
+        yield Verdict(Level.FAULT, Topic.POOLS, facts.name, what, remedy)
+        return
     if facts.pooler is not None:
         what = f"{sizes} open up to {needed(plan, 2)} connections to the pooler; the server has {found.free}."
         remedy = "max_client_conn of the pooler must be above the first, its default_pool_size below the second."
@@ -80,12 +86,14 @@ def pools(facts: Facts, plan: Plan) -> Iterator[Verdict]:
 
 def _suggestion(facts: Facts, plan: Plan, found: Room) -> str:
     smaller, short = largest(plan, found.free), needed(plan, 2) - found.free
-    first = (
-        f"pool_size={smaller} fits, also after a failover. "
-        if smaller >= 1
-        else "No pool_size fits: run fewer workers. "
-    )
+    first = _fitting(smaller)
     if found.why.startswith("max_connections"):
         most = facts.number("max_connections") + short
-        return f"{first}Or set max_connections = {most}, on replicas first; or use PgBouncer."
-    return f"{first}Or raise {found.why} by {short}."
+        return f"{first} Or set max_connections = {most}, on replicas first; or use PgBouncer."
+    return f"{first} Or raise {found.why} by {short}."
+
+
+def _fitting(size: int) -> str:
+    if size < 1:
+        return "No pool_size fits: run fewer workers."
+    return f"pool_size={size} fits, also after a failover."

@@ -32,6 +32,7 @@ SPARE = 8
 WAIT = 1.0
 """Seconds for which replicas may catch up with what the primary had."""
 _POLL = 0.05  # seconds
+_LOOKS = 5  # in a row that show the same receiver; PostgreSQL begins a new one every 5 s by default
 _TRIES = 5  # a replica that catches up may cancel any statement (40001)
 _NEVER = 1e6  # seconds: the time-outs here are counted by Patience
 
@@ -131,11 +132,25 @@ class Interview:
         return await self._asked(self._driver, lambda driver, _: question(driver, self._facts))
 
     async def _wait_for_receiver(self) -> None:
-        """A receiver that begins, or begins again, streams within a moment; one that cannot goes on beginning."""
-        began = time.monotonic()
-        while self._facts.lacks_stream and time.monotonic() - began < WAIT:
+        """A receiver that begins, or begins again, streams within a moment; one that cannot goes on beginning.
+
+        Each time that it begins it says "streaming" for some milliseconds: one that streams is the same in all looks.
+        """
+        if self._facts.replay is None:
+            return
+        began, looks = time.monotonic(), list[int | None]()
+        while True:
+            receiver = self._facts.replay.receiver if self._facts.replay is not None else None
+            looks.append(receiver.pid if receiver is not None and not self._facts.lacks_stream else None)
+            if looks[-1] is not None and looks[-_LOOKS:] == [looks[-1]] * _LOOKS:
+                return
+            if time.monotonic() - began > WAIT:
+                break
             await asyncio.sleep(_POLL)
             self._facts = await self._ask(replay)
+        if receiver is not None and self._facts.replay is not None and receiver.status == "streaming":
+            again = replace(self._facts.replay, receiver=replace(receiver, status="restarting"))
+            self._facts = replace(self._facts, replay=again)
 
     @staticmethod
     async def _read(driver: Any, patience: Patience) -> Any:

@@ -25,7 +25,8 @@ def _all(nodes: Sequence[Facts], plan: Plan) -> Iterator[Verdict]:
     for facts in nodes:
         yield from reachable(facts)
     for of_all in (
-        membership.roles, membership.systems, membership.timelines, membership.versions, replication.senders,
+        membership.roles, membership.systems, membership.timelines, membership.databases, membership.versions,
+        replication.senders,
     ):  # fmt: skip
         yield from of_all(nodes)
     ours = {facts.name for facts, _ in membership.members(nodes)}
@@ -40,7 +41,7 @@ def _all(nodes: Sequence[Facts], plan: Plan) -> Iterator[Verdict]:
 def _one(facts: Facts, plan: Plan) -> Iterator[Verdict]:
     for of_one in (
         access.privileges, access.address, access.clock, access.round_trip, replication.slots, settings.feedback,
-        settings.commits, settings.wal_level, settings.unlogged, settings.statements,
+        settings.commits, settings.wal_level, settings.read_only, settings.unlogged, settings.statements,
     ):  # fmt: skip
         yield from of_one(facts)
     for planned in (replication.streaming, replication.lags, settings.delay, access.pooler, pools):

@@ -18,8 +18,8 @@ class Plan:
 
     Attributes:
         workers: its processes, each with a Router of its own.
-        pool_size: the connections of each pool.
-        max_overflow: those beyond.
+        pool_size: the connections of each pool; 0 for no limit, as SQLAlchemy has it.
+        max_overflow: those beyond; -1 for no limit.
         framed: whether it says `pooling="transaction"`.
         max_lag: seconds, as in its Policy.
     """
@@ -29,6 +29,11 @@ class Plan:
     max_overflow: int = DEFAULTS["max_overflow"]
     framed: bool = False
     max_lag: float = Policy().max_lag
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether its pools open as many connections as there are sessions."""
+        return self.pool_size == 0 or self.max_overflow < 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,8 @@ class Access:
     """It reads what `pg_stat_wal_receiver` and `pg_stat_replication` show: pg_monitor, or pg_read_all_stats."""
     functions: tuple[str, ...] = ()
     """The functions of the monitor that it may not execute."""
+    views: tuple[str, ...] = ()
+    """The views of the monitor that it may not read."""
     language: bool = True
     """It may use plpgsql, in which a commit tells its position."""
 
@@ -48,6 +55,8 @@ class Access:
 class Receiver:
     """A replica's WAL receiver that runs; what cannot be seen without the privilege is None."""
 
+    pid: int | None = None
+    """The server's process: another one each time that it begins anew."""
     status: str | None = None
     slot: str | None = None
     silent: float | None = None
@@ -129,6 +138,7 @@ class Facts:
         reading: role, system, timeline and position, as the monitor of a Router reads them.
         version: the server's, as its number: 150018 is 15.18.
         settings: by name, in PostgreSQL's own units: milliseconds, megabytes.
+        database: which of its databases the URL leads to, by its OID: the same on the primary and its replicas.
         pooler: "session" or "transaction" where one is in between.
         servers: which servers several connections have led to; `connected` is how many there were.
         round_trip: seconds, the median of several.
@@ -143,6 +153,7 @@ class Facts:
     reading: Reading | None = None
     version: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    database: int | None = None
     access: Access | None = None
     replay: Replay | None = None
     senders: Senders | None = None
@@ -187,13 +198,18 @@ class Facts:
         return int(self.settings.get(setting, default))
 
 
+def _role(role: str, hidden: tuple[str, ...]) -> str:
+    censored = shown(role, hidden)
+    return role if censored == role else "<the user in its URL>"  # where the password is the same: a GRANT needs it
+
+
 def censored(facts: Facts, hidden: Iterable[str]) -> Facts:
     """The facts with names fit to be shown: a slot, a table or a role may be named after a host."""
     texts = tuple(hidden)
     access, slots = facts.access, facts.slots
     return replace(
         facts,
-        access=None if access is None else replace(access, role=shown(access.role, texts)),
+        access=None if access is None else replace(access, role=_role(access.role, texts)),
         slots=None if slots is None else tuple(replace(slot, name=shown(slot.name, texts)) for slot in slots),
         unlogged=tuple(shown(name, texts) for name in facts.unlogged),
     )

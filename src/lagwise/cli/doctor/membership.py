@@ -70,10 +70,25 @@ def roles(nodes: Sequence[Facts]) -> Iterator[Verdict]:
         )
         yield Verdict(Level.FAULT, Topic.ROLE, CLUSTER, what, remedy)
     elif not primaries and ours:
-        what = "No node that answers is a primary: writes fail with NoPrimary."
-        remedy = "Finish the failover (SELECT pg_promote() on one replica), or name the primary's URL."
-        yield Verdict(Level.FAULT, Topic.ROLE, CLUSTER, what, remedy)
+        yield _no_primary(nodes)
     yield from _second_names(nodes)
+
+
+def _no_primary(nodes: Sequence[Facts]) -> Verdict:
+    what = "No node that answers is a primary: writes fail with NoPrimary."
+    silent = [facts.name for facts in nodes if facts.reading is None]
+    follows = [facts.name for facts in nodes if facts.replay is not None and not facts.lacks_stream]
+    if silent:
+        remedy = f"Mend {listed(silent)} first, which may be the primary."
+    elif follows:
+        remedy = "Name the primary's URL."
+    else:
+        remedy = "Finish the failover (SELECT pg_promote() on one replica), or name the primary's URL."
+        return Verdict(Level.FAULT, Topic.ROLE, CLUSTER, what, remedy)
+    if follows:
+        what += f" {listed(follows)} still {'receives' if len(follows) == 1 else 'receive'} the log of one."
+    remedy += " Promote no replica while a primary may run: what is written to two of them cannot be joined again."
+    return Verdict(Level.FAULT, Topic.ROLE, CLUSTER, what, remedy)
 
 
 _MEANWHILE = "Until then lagwise routes by what the nodes say, and not by the configuration."
@@ -121,6 +136,18 @@ def systems(nodes: Sequence[Facts]) -> Iterator[Verdict]:
         what += f"{facts.reading.system}, and that of this cluster is {ours}."
         remedy = f'Check its URL, or build it anew from the primary. Router(system="{ours}") keeps strangers out.'
         yield Verdict(Level.FAULT, Topic.SYSTEM, facts.name, what, remedy)
+
+
+def databases(nodes: Sequence[Facts]) -> Iterator[Verdict]:
+    """Whether every URL leads to the same database of the cluster. Names are left out: a URL has them."""
+    found = [facts for facts, _ in members(nodes) if facts.database is not None]
+    first = leader(nodes) or next(iter(found), None)
+    for facts in found:
+        if first is None or facts.database == first.database:
+            yield Verdict(Level.OK, Topic.DATABASE, facts.name, "Its URL leads to the database that all have.")
+            continue
+        what = f"Its URL leads to another database than that of {first.name}: nothing is read from it."
+        yield Verdict(Level.FAULT, Topic.DATABASE, facts.name, what, "Check the database in its URL, or at its pooler.")
 
 
 def timelines(nodes: Sequence[Facts]) -> Iterator[Verdict]:

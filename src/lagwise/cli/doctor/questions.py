@@ -29,6 +29,7 @@ _SETTINGS = (
     "server_version_num", "max_connections", "superuser_reserved_connections", "reserved_connections", "wal_level",
     "synchronous_commit", "synchronous_standby_names", "hot_standby_feedback", "max_standby_streaming_delay",
     "max_slot_wal_keep_size", "wal_keep_size", "recovery_min_apply_delay", "wal_receiver_timeout",
+    "default_transaction_read_only",
 )  # fmt: skip
 # In PostgreSQL's own units, whatever was written; a setting that a version does not have is not among the answers.
 _SETTINGS_SQL = "SELECT name, setting FROM pg_settings WHERE name = ANY ($1::text[])"
@@ -38,15 +39,23 @@ async def settings(driver: Any, facts: Facts) -> Facts:
     """Version and settings, as they hold for this role and this database."""
     rows = await driver.fetch(_SETTINGS_SQL, list(_SETTINGS))
     found = {row["name"]: row["setting"] for row in rows}
-    return replace(facts, version=int(found["server_version_num"]), settings=MappingProxyType(found))
+    database = await driver.fetchval("SELECT oid::int8 FROM pg_database WHERE datname = current_database()")
+    version = int(found["server_version_num"])
+    return replace(facts, version=version, settings=MappingProxyType(found), database=database)
 
 
-_MONITORS = ("pg_control_system()", "pg_control_checkpoint()", "pg_control_recovery()")
+_MONITORS = (
+    "pg_is_in_recovery()", "pg_control_system()", "pg_control_checkpoint()", "pg_control_recovery()",
+    "pg_current_wal_insert_lsn()", "pg_current_wal_flush_lsn()", "pg_last_wal_replay_lsn()", "pg_walfile_name(pg_lsn)",
+    "pg_postmaster_start_time()", "pg_size_bytes(text)", "txid_current()",
+)  # fmt: skip
+_VIEWS = ("pg_stat_wal_receiver",)
 # USAGE of a role means that its privileges hold without SET ROLE. A superuser has them all.
 _ACCESS_SQL = """
 SELECT quote_ident(current_user) AS role,
        pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS stats,
        ARRAY(SELECT f FROM unnest($1::text[]) AS f WHERE NOT has_function_privilege(f, 'EXECUTE')) AS functions,
+       ARRAY(SELECT v FROM unnest($2::text[]) AS v WHERE NOT has_table_privilege(v, 'SELECT')) AS views,
        coalesce((SELECT has_language_privilege(oid, 'USAGE') FROM pg_language WHERE lanname = 'plpgsql'), false)
          AS language
 """
@@ -54,9 +63,9 @@ SELECT quote_ident(current_user) AS role,
 
 async def access(driver: Any, facts: Facts) -> Facts:
     """The privileges that docs/permissions.md asks for."""
-    row = await driver.fetchrow(_ACCESS_SQL, list(_MONITORS))
-    functions = tuple(f"pg_catalog.{name}" for name in row["functions"])
-    found = Access(role=row["role"], stats=row["stats"], functions=functions, language=row["language"])
+    row = await driver.fetchrow(_ACCESS_SQL, list(_MONITORS), list(_VIEWS))
+    functions, views = (tuple(f"pg_catalog.{name}" for name in row[kind]) for kind in ("functions", "views"))
+    found = Access(role=row["role"], stats=row["stats"], functions=functions, views=views, language=row["language"])
     return replace(facts, access=found)
 
 
@@ -76,7 +85,7 @@ async def pace(driver: Any, facts: Facts) -> Facts:
 # Without pg_read_all_stats the row is there, and its columns are NULL. The age of the last message is taken on the
 # replica's own clock, as the receiver does.
 _REPLAY_SQL = """
-SELECT pg_is_wal_replay_paused() AS paused, r.pid IS NOT NULL AS runs, r.status, r.slot_name AS slot,
+SELECT pg_is_wal_replay_paused() AS paused, r.pid, r.status, r.slot_name AS slot,
        extract(epoch FROM clock_timestamp() - r.last_msg_receipt_time)::float8 AS silent
 FROM (SELECT) AS one LEFT JOIN pg_stat_wal_receiver AS r ON true
 """
@@ -87,7 +96,8 @@ async def replay(driver: Any, facts: Facts) -> Facts:
     if not facts.is_replica:
         return facts
     row = await driver.fetchrow(_REPLAY_SQL)
-    receiver = Receiver(status=row["status"], slot=row["slot"], silent=row["silent"]) if row["runs"] else None
+    said = {name: row[name] for name in ("pid", "status", "slot", "silent")}
+    receiver = Receiver(**said) if row["pid"] is not None else None
     return replace(facts, replay=Replay(paused=row["paused"], receiver=receiver))
 
 
@@ -107,10 +117,11 @@ async def senders(driver: Any, facts: Facts) -> Facts:
     return replace(facts, senders=Senders(all=row["every"], streaming=row["streaming"], hidden=row["hidden"]))
 
 
-# CASE keeps pg_current_wal_lsn() off replicas, where it is an error. Slots of a session that ends drop themselves.
+# CASE keeps each function on the side where it is allowed. Slots of a session that ends drop themselves.
 _SLOTS_SQL = """
 SELECT slot_name::text AS name, active, wal_status AS status, safe_wal_size AS safe,
-       CASE WHEN pg_is_in_recovery() THEN NULL ELSE (pg_current_wal_lsn() - restart_lsn)::int8 END AS kept
+       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - restart_lsn)::int8
+         AS kept
 FROM pg_replication_slots WHERE NOT temporary
 ORDER BY wal_status IS NOT DISTINCT FROM 'lost' DESC, wal_status IS NOT DISTINCT FROM 'unreserved' DESC, active, name
 LIMIT $1

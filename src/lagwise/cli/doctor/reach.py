@@ -17,6 +17,7 @@ _WHAT = {
     Kind.TLS: "An encrypted connection is asked for, and cannot be had.",
     Kind.PRIVILEGE: "Its user may not ask what the monitor asks.",
     Kind.PARAMETER: "A pooler refuses a startup parameter.",
+    Kind.STATEMENTS: "A pooler in statement mode stands before it, which allows no transactions.",
     Kind.FULL: "The server takes no more connections.",
     Kind.STARTING: "The server is starting, or recovering without hot_standby.",
     Kind.STOPPING: "The server is shutting down.",
@@ -31,10 +32,12 @@ _REMEDIES = {
     Kind.HOST: "Check the host in its URL, and the resolver of this machine.",
     Kind.OPTION: "Check what follows the question mark in its URL: it is ssl=require, and not sslmode=require.",
     Kind.TLS: "Set ssl = on with a certificate that this machine trusts, or take the ssl option out of its URL.",
-    Kind.PRIVILEGE: "See the verdict on privileges.",
+    Kind.PRIVILEGE: "See the verdict on privileges; without one: GRANT CONNECT ON DATABASE, of that in its URL, to the "
+    "user in it.",
     Kind.PARAMETER: "Name it in PgBouncer's ignore_startup_parameters.",
+    Kind.STATEMENTS: "Set pool_mode = transaction there, or session.",
     Kind.FULL: "See who is connected (pg_stat_activity); lower pool_size or the number of workers, or raise "
-    "max_connections, on replicas first.",
+    "max_connections, on replicas first, or the CONNECTION LIMIT of its role or its database.",
     Kind.STARTING: "Wait; if it stays so on a replica, set hot_standby = on and look into the server's log.",
     Kind.STOPPING: "Start it again, or take the node out of the configuration.",
     Kind.REFUSED: "Start the server, or check the port in its URL, listen_addresses and firewalls.",

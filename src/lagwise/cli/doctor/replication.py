@@ -119,14 +119,19 @@ def _slot(facts: Facts, slot: Slot) -> Verdict | None:
         what = f"Slot {slot.name} is beyond max_slot_wal_keep_size: the next checkpoint removes log that it needs."
         remedy = "Let its replica catch up at once, or raise max_slot_wal_keep_size and reload."
         return Verdict(Level.FAULT, Topic.SLOTS, facts.name, what, remedy)
-    if slot.active or not facts.is_primary:
+    if slot.active:
         return None
     kept = f" It keeps {size(slot.kept)} of log." if slot.kept is not None and slot.kept > 0 else ""
+    protects = " A max_slot_wal_keep_size protects the primary's disk."
     if facts.number("max_slot_wal_keep_size", -1) < 0:
         bound = " max_slot_wal_keep_size is -1, so it keeps log until the disk is full."
     else:
         left = f" Up to {size(slot.safe)} more may be written." if slot.safe is not None else ""
         bound = f" max_slot_wal_keep_size bounds what it keeps.{left}"
+        protects = ""
     what = f"Slot {slot.name} is used by nothing.{kept}{bound}"
-    remedy = f"Start the replica that it belongs to, or: {drop} A max_slot_wal_keep_size protects the primary's disk."
+    if not facts.is_primary:
+        remedy = f"Fine where a failover tool keeps it up to date; otherwise, on this node: {drop}"
+        return Verdict(Level.NOTE, Topic.SLOTS, facts.name, what, remedy)
+    remedy = f"Start the replica that it belongs to, or: {drop}{protects}"
     return Verdict(Level.WARNING, Topic.SLOTS, facts.name, what, remedy)

@@ -71,6 +71,24 @@ def wal_level(facts: Facts) -> Iterator[Verdict]:
         yield Verdict(Level.OK, Topic.WAL_LEVEL, facts.name, f"wal_level is {value}.")
 
 
+def read_only(facts: Facts) -> Iterator[Verdict]:
+    """Whether transactions may write, unless they say otherwise."""
+    if (value := facts.settings.get("default_transaction_read_only")) is None or facts.role is None:
+        return
+    if value == "off":
+        what = "default_transaction_read_only is off."
+        yield Verdict(Level.OK, Topic.READ_ONLY, facts.name, what)
+    elif facts.is_primary:
+        what = "default_transaction_read_only is on: every write fails."
+        remedy = "Name a role that may write in the primary's URL; or ALTER ROLE, or ALTER DATABASE, or ALTER SYSTEM "
+        remedy += "... RESET default_transaction_read_only; wherever it was set."
+        yield Verdict(Level.FAULT, Topic.READ_ONLY, facts.name, what, remedy)
+    else:
+        what = "default_transaction_read_only is on: where this replica is promoted, every write fails there."
+        remedy = "Fine for a role that only reads, if the URL is changed when the replica is promoted."
+        yield Verdict(Level.NOTE, Topic.READ_ONLY, facts.name, what, remedy)
+
+
 def unlogged(facts: Facts) -> Iterator[Verdict]:
     """Tables that replicas do not have."""
     if not facts.is_primary or facts.unlogged_count is None:
