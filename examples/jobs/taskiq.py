@@ -1,4 +1,4 @@
-"""taskiq: a middleware puts the token of whoever sends a task into its labels, and the task reads behind it."""
+"""taskiq: a middleware puts the sender's token into the labels of a task, and the task reads behind it."""
 
 import os
 from contextvars import ContextVar

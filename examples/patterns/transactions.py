@@ -32,7 +32,7 @@ async def open_accounts(emails: list[str], balance: Decimal) -> dict[str, UUID]:
 @api.post("/transfers")
 async def transfer(source: UUID, target: UUID, amount: Decimal) -> Decimal:
     async with db.write() as session, session.begin():
-        # Locked in one order, whoever pays whom: two transfers never wait for each other.
+        # Locked in the order of their ids, not in that of the payment: two transfers never wait for each other.
         locked = select(User).where(User.id.in_([source, target])).order_by(User.id).with_for_update()
         accounts = {user.id: user for user in await session.scalars(locked)}
         if accounts.keys() != {source, target}:

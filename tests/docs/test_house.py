@@ -1,12 +1,15 @@
-"""The source is a house that can be held in the head: small modules, and no abstraction for one thing."""
+"""The source is a house that can be held in the head: small modules, no abstraction for one thing, clear words."""
 
 import ast
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import lagwise
+
+from .pages import DOCS, ROOT
 
 HOUSE = Path(lagwise.__file__).parent
 MODULES = sorted(HOUSE.rglob("*.py"))
@@ -15,6 +18,11 @@ FITTING: dict[str, set[str]] = {}
 # Class names that stand twice on purpose: the node of a View, and the node of a test cluster, which is public; the
 # nodes of a Router, and the answer of `lagwise.health` about them, which is public.
 TWICE = {"Node", "Nodes"}
+# Words that name no thing. `blinds_nobody` in the name of a test is another word: an underscore is a letter here.
+NAMELESS = re.compile(r"\b(nobody|somebody|someone|whoever|whomever|anybody)\b", re.I)
+TEXT = {".py", ".md", ".html", ".toml", ".ini", ".yml", ".yaml", ".cfg", ".conf"}
+# Files that have such a word on purpose: `nobody` is the account that a server of the test cluster runs under.
+NAMED = {"src/lagwise/testing/account.py": {"nobody"}}
 
 
 def classes(path: Path) -> list[ast.ClassDef]:
@@ -58,3 +66,15 @@ def test_one_module_writes_to_the_log() -> None:
     """
     loggers = {str(path.relative_to(HOUSE)) for path in MODULES if "getLogger(" in path.read_text()}
     assert loggers == {"_say.py", "cli/opening.py"}
+
+
+def test_the_subject_of_a_sentence_has_a_name() -> None:
+    """A sentence about "nobody" or "whoever" leaves open which client, process or node it is about."""
+    folders = (ROOT / "src", ROOT / "docs", ROOT / "examples")
+    files = {path for folder in folders for path in folder.rglob("*") if path.suffix in TEXT} | {*DOCS}
+    found = {
+        str(path.relative_to(ROOT)): words
+        for path in sorted(files)
+        if (words := {word.lower() for word in NAMELESS.findall(path.read_text())})
+    }
+    assert found == NAMED

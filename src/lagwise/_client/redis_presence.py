@@ -32,7 +32,7 @@ _MOST_UNSAVED = 10_000
 
 @dataclass(slots=True)
 class Unsaved:
-    """What could not be stored for one principal. `until` is monotonic, seconds; after it nobody needs it."""
+    """What could not be stored for one principal. `until` is monotonic, seconds; after it no client needs the token."""
 
     token: CausalToken
     seal: Seal

@@ -12,7 +12,7 @@ _POOLING = OfTransactions()
 
 
 class GuardingDriver(UnnamedStatements, PlacingDriver):
-    """Judges each text before it is sent, also those of `connect` listeners and of whoever holds the connection."""
+    """Every statement is judged before it is sent, also one of a `connect` listener or of the application."""
 
     __slots__ = ()
 

@@ -90,6 +90,6 @@ class DriverTransaction(ConnectionRouting):
 
 
 def in_transaction(connection: PooledConnection) -> bool:
-    """Whether the driver's connection is in a transaction, whoever has begun it."""
+    """Whether the driver's connection is in a transaction, also one that BEGIN in SQL text has begun."""
     driver = driver_of(connection)
     return not driver.is_closed() and driver.is_in_transaction()  # a closed one raises
