@@ -117,7 +117,10 @@ class Causality:
         self.learn([position])
 
     def learn(self, positions: Iterable[Position], *, carry: bool = True) -> None:
-        """Add positions of others, a token or a list: later reads must not be older; `carry`: the client lacks them."""
+        """Add positions of others, a token or a list: later reads must not be older.
+
+        `carry`: whether the answer must carry them, because the client does not have them.
+        """
         for causality in self.carriers():
             causality._seen, before = causality._seen.including(positions), causality._seen
             if causality._seen != before:
@@ -152,14 +155,12 @@ class Causality:
         own = self._entered
         if not own or (len(own) == 1 and not isinstance(own[0].old_value, Causality)):
             return (self,)
-        carriers: dict[Causality, None] = {self: None}
-        pending: list[Causality] = [self]
-        for causality in pending:
+        carriers: list[Causality] = [self]
+        for causality in carriers:  # it grows meanwhile
             for entered in causality._entered:
                 around = entered.old_value
                 if isinstance(around, Causality) and around not in carriers:
-                    carriers[around] = None
-                    pending.append(around)
+                    carriers.append(around)
         return tuple(carriers)
 
     def _settle(self, commit: "Commit", position: Position | None) -> None:
@@ -243,8 +244,7 @@ class Commit:
         self._settle(None)
 
     def _settle(self, position: Position | None) -> None:
-        if not self.announced:
-            return
-        self.announced = False
-        for causality in self.carriers:
-            causality._settle(self, position)
+        if self.announced:
+            self.announced = False
+            for causality in self.carriers:
+                causality._settle(self, position)

@@ -54,7 +54,7 @@ def not_caught_up(view: View, goal: Position | None, timeout: float, now: float)
     """The error when the time is over: who is behind, by how much, and what to do."""
     known = goal is not None and comparable(view, goal)
     nodes = lacking(view, goal) if goal is not None and known else tuple(_awaited(view))
-    what = "it" if known else "it (and what it is cannot be known: no primary can be reached)"
+    what = "the position" if known else "the primary's position, which is unknown because no primary can be reached"
     behind = "; ".join(f"{node.name}: {_distance(node, goal if known else None, now)}" for node in nodes)
     return NotCaughtUp(
         f"after {timeout:g} s not every replica has {what}. {behind}. Wait longer, mend them, or db.drain() those that "

@@ -74,7 +74,7 @@ class Demand:
         timeline, floor: the position it must not read below; timeline 0 for none.
         expired: the sticky window of that position has passed: a position that cannot be compared is dropped.
         sticky: the client wrote something whose position is unknown, and the sticky window has not passed.
-        doubted: the client ever did that; after the window it is harmless, unless staleness has no bound.
+        doubted: a commit of the client was ever in doubt; harmless after the window unless staleness has no bound.
         max_staleness: a bound for this read, seconds, instead of the policy's `max_lag`.
     """
 

@@ -9,8 +9,9 @@ from lagwise._nodes.offloading import OffloadingNodes
 
 
 def explained(nodes: OffloadingNodes, intent: Intent, seen: Causality | None) -> Explanation:
-    """Where a session with this intent would go, for a client that has seen this and that the share lets in, if any is.
+    """Where a session with this intent would go, for a client that has seen this.
 
+    The client is one whose reads may use replicas; where `offload` is 0, it is one that is held back.
     Raises `NotOpen`.
     """
     monitor, policy = nodes.monitor, nodes.policy

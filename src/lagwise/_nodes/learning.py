@@ -16,10 +16,11 @@ Read = Callable[[Any, float], Awaitable[Any]]
 
 
 class Learning:
-    """`value` is the latest answer of `read(driver, timeout)`, `first` until then; `learned` is told each other one.
+    """`value` is the latest answer of `read(driver, timeout)`, `first` until then.
 
-    It is read again every minute, for what was changed by others; where that takes long, it takes at most a thousandth
-    of the time.
+    `learned` is called with every value that is not the one before.
+    `value` is read again every minute, for what others have changed. Where that takes long, it takes at most a
+    thousandth of the time.
     """
 
     def __init__(

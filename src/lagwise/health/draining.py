@@ -157,7 +157,7 @@ class _Terminate:
             signal.raise_signal(signal.SIGTERM)
 
     def give_back(self) -> None:
-        """Let the one before hear it again. Where its handler was lost, the loop keeps ours until it closes."""
+        """Restore the handler that was set before. Where that one was lost, the loop keeps ours until it closes."""
         if not self._lost:
             self._loop.remove_signal_handler(signal.SIGTERM)
             signal.signal(signal.SIGTERM, self._before)

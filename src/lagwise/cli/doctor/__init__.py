@@ -38,17 +38,28 @@ def doctor(
         int, typer.Option(min=1, max=100_000, help="Processes of the application, on all machines.")
     ] = 1,
     pool_size: Annotated[
-        int | None, typer.Option(min=0, max=100_000, help="Of its Router. [default: LAGWISE_POOL_SIZE, or 20]")
+        int | None,
+        typer.Option(
+            min=0, max=100_000, help="pool_size of the application's Router. [default: LAGWISE_POOL_SIZE, or 20]"
+        ),
     ] = None,
     max_overflow: Annotated[
-        int | None, typer.Option(min=-1, max=100_000, help="Likewise. [default: LAGWISE_MAX_OVERFLOW, or 0]")
+        int | None,
+        typer.Option(
+            min=-1, max=100_000, help="max_overflow of the application's Router. [default: LAGWISE_MAX_OVERFLOW, or 0]"
+        ),
     ] = None,
     pooling: Annotated[
         str | None,
-        typer.Option(help="Likewise: session or transaction. [default: LAGWISE_POOLING, or session]"),
+        typer.Option(
+            help="pooling of the application's Router: session or transaction. [default: LAGWISE_POOLING, or session]"
+        ),
     ] = None,
     max_lag: Annotated[
-        float | None, typer.Option(min=0.001, help="Of its Policy, in seconds. [default: LAGWISE_MAX_LAG, or 5]")
+        float | None,
+        typer.Option(
+            min=0.001, help="max_lag of the application's Policy, in seconds. [default: LAGWISE_MAX_LAG, or 5]"
+        ),
     ] = None,
     timeout: Annotated[
         float, typer.Option(min=0.01, max=600, help="Seconds for each connect, and for each question.")
