@@ -48,8 +48,8 @@ class CausalityMiddleware:
     Args:
         app: the application.
         secret: signs the token; of a list the first signs and all verify.
-        verify_only: more secrets that verify and never sign. To rotate: deploy the new one here, everywhere; then as
-            `secret`, with the old one here; an hour later drop the old one.
+        verify_only: more secrets that verify and never sign: a new one until every worker has it, then the old one
+            until its cookies have ended. docs/configuration.md has the three deployments of a rotation.
         cookie: the cookie's name; two services on one host may use one name, also with different secrets.
         hold: seconds that a response waits for the COMMIT of a write session that its request has open. The sessions
             of `lagwise.fastapi` have ended by then and are never waited for.
