@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from types import TracebackType
 from typing import Annotated, Any, Self, cast
 
@@ -12,7 +12,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from starlette.requests import HTTPConnection
 
-from lagwise._sessions.maker import ReadBlock, WriteBlock, for_one_block
+from lagwise._nodes.intent import Intent
+from lagwise._sessions.maker import ReadBlock, ReadOptions, WriteBlock, for_one_block
 from lagwise.asgi import CausalityMiddleware
 from lagwise.errors import NoPrimary, NoReplica, NotOpen, RoutingError
 from lagwise.health import ProcessDrain, health_router
@@ -63,25 +64,16 @@ def lifespan(
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
-        async with _all_of(routers), drain or nullcontext():
+        async with AsyncExitStack() as opened:
+            for router in routers:
+                await opened.enter_async_context(router)
+            await opened.enter_async_context(drain or nullcontext())
             # Where a server hands lifespan state on, mounted applications see it too.
             setattr(app.state, _STATE, routers[0])
-            if inner is None:
-                yield {_STATE: routers[0]}
-            else:
-                async with inner(app) as state:
-                    yield {_STATE: routers[0], **(state or {})}
+            state = await opened.enter_async_context(inner(app)) if inner is not None else None
+            yield {_STATE: routers[0], **(state or {})}
 
     return run
-
-
-@asynccontextmanager
-async def _all_of(routers: tuple[Router, ...]) -> AsyncIterator[None]:
-    if not routers:
-        yield
-        return
-    async with routers[0], _all_of(routers[1:]):
-        yield
 
 
 def reads(
@@ -94,16 +86,19 @@ def reads(
 ) -> params.Depends:
     """A dependency on a read session with a bound of its own, or of a second database.
 
-    `Fresh = Annotated[AsyncSession, reads(max_staleness=1.0)]`; options as for `db.read`.
+    `Fresh = Annotated[AsyncSession, reads(max_staleness=1.0)]`; options as for `db.read`. `max_staleness` and `timeout`
+    are in seconds. Without `db` the session is of the first Router of `lifespan`.
+
+    Raises:
+        ValueError: `max_staleness` is negative, or `timeout` not above 0; raised here, not by the first request.
     """
+    options = ReadOptions(max_staleness=max_staleness, primary=primary, snapshot=snapshot, timeout=timeout)
+    Intent.of(write=False, **options)
 
     async def read(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
         maker = _router(db, connection).read
         with _Serving(connection, tasks) as serving:
-            session = for_one_block(
-                maker, max_staleness=max_staleness, primary=primary, snapshot=snapshot, timeout=timeout
-            )
-            async with ReadBlock(session):
+            async with ReadBlock(for_one_block(maker, **options)) as session:
                 yield session
                 serving.ends(session)
 
@@ -113,8 +108,13 @@ def reads(
 def writes(db: Router | None = None, *, timeout: float | None = None, sticky: bool = True) -> params.Depends:
     """A dependency on a write session: committed before the response starts, rolled back on an error.
 
-    `Stamps = Annotated[AsyncSession, writes(sticky=False)]` is for bookkeeping; options as for `db.write`.
+    `Stamps = Annotated[AsyncSession, writes(sticky=False)]` is for bookkeeping; options as for `db.write`. `timeout` is
+    in seconds. Without `db` the session is of the first Router of `lifespan`.
+
+    Raises:
+        ValueError: `timeout` is not above 0; raised here, not by the first request.
     """
+    Intent.of(write=True, timeout=timeout, sticky=sticky)
 
     async def write(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
         maker = _router(db, connection).write

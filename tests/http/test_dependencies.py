@@ -1,9 +1,10 @@
 """Sessions as dependencies: of the right kind wherever an endpoint asks for one, replaced or of a class of your own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 import anyio.from_thread
+import pytest
 from fastapi import FastAPI, Request
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -16,6 +17,7 @@ from lagwise.fastapi import (
     lifespan,
     read_session,
     reads,
+    writes,
 )
 from lagwise.testing import Cluster
 from tests.kit.application import Item
@@ -33,6 +35,23 @@ from tests.kit.http import (
     with_items,
 )
 from tests.kit.routers import both_in_rotation, patient, stand_still, steady
+
+
+@pytest.mark.parametrize(
+    ("declare", "options", "message"),
+    [
+        (reads, {"max_staleness": -1.0}, "max_staleness must be at least 0 seconds"),
+        (reads, {"max_staleness": float("nan")}, "max_staleness must be at least 0 seconds"),
+        (reads, {"timeout": 0}, "timeout must be a number of seconds, above 0"),
+        (writes, {"timeout": -0.5}, "timeout must be a number of seconds, above 0"),
+    ],
+)
+def test_a_bound_that_makes_no_sense_is_refused_where_it_is_declared(
+    declare: Callable[..., Any], options: dict[str, float], message: str
+) -> None:
+    """With the error of `db.read()` and `db.write()`, when the module is imported and not by the first request."""
+    with pytest.raises(ValueError, match=message):
+        declare(**options)
 
 
 async def test_a_request_without_the_middleware_is_routed(cluster: Cluster) -> None:

@@ -3,11 +3,13 @@
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 from lagwise._client.causality import Causality, known_systems
 from lagwise._decide.route import Demand, Reason
 from lagwise._decide.token import Position
 from lagwise._decide.view import View
+from lagwise._pools.limiting import checked
 from lagwise.policy import Policy
 
 
@@ -36,6 +38,37 @@ class Intent:
     """Seconds that each statement may take; None: what the driver is configured to allow."""
     sticky: bool = True
     """Whether what the session commits becomes part of what its client has seen."""
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        write: bool,
+        max_staleness: float | None = None,
+        primary: bool = False,
+        snapshot: bool = False,
+        timeout: float | None = None,
+        sticky: bool = True,
+    ) -> Self:
+        """What a session with these options is opened for; `max_staleness` and `timeout` are in seconds.
+
+        Raises:
+            ValueError: `max_staleness` is negative, `timeout` not above 0, a write has options of reads, or a read
+                has `sticky`.
+        """
+        timeout = checked(timeout)
+        if write:
+            if max_staleness is not None or primary or snapshot:
+                raise ValueError(
+                    "max_staleness, primary and snapshot are for db.read; a write session is on the primary"
+                )
+            return cls(write=True, timeout=timeout, sticky=sticky)
+        if not sticky:
+            raise ValueError("sticky is for db.write; a read makes no client sticky")
+        if max_staleness is not None and not max_staleness >= 0:
+            raise ValueError(f"max_staleness must be at least 0 seconds, not {max_staleness!r}")
+        strong = Reason.STRONG if primary else None
+        return cls(write=False, max_staleness=max_staleness, strong=strong, snapshot=snapshot, timeout=timeout)
 
     @cached_property
     def plain(self) -> Demand:

@@ -9,13 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionm
 from sqlalchemy.orm import Session
 
 from lagwise._client.causality import current
-from lagwise._decide.route import Reason
 from lagwise._nodes.intent import Intent
 from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.nodes import Nodes
 from lagwise._pools.internals import SessionBlock, has_pending
 from lagwise._pools.joined import Joined
-from lagwise._pools.limiting import checked
 from lagwise._sessions.classes import routed
 from lagwise._sessions.core import RoutedConnection
 from lagwise._sessions.driver_connection import DriverBlock
@@ -195,29 +193,9 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         intent = self.intent(**options) if options else self._plain
         return self._lease_of(self._nodes, self._ledger, intent, current(), {})
 
-    def intent(
-        self,
-        *,
-        max_staleness: float | None = None,
-        primary: bool = False,
-        snapshot: bool = False,
-        timeout: float | None = None,
-        sticky: bool = True,
-    ) -> Intent:
+    def intent(self, **options: Unpack[SessionOptions]) -> Intent:
         """What a session with these options is opened for. Raises `ValueError`."""
-        timeout = checked(timeout)
-        if self._write:
-            if max_staleness is not None or primary or snapshot:
-                raise ValueError(
-                    "max_staleness, primary and snapshot are for db.read; a write session is on the primary"
-                )
-            return Intent(write=True, timeout=timeout, sticky=sticky)
-        if not sticky:
-            raise ValueError("sticky is for db.write; a read makes no client sticky")
-        if max_staleness is not None and not max_staleness >= 0:
-            raise ValueError(f"max_staleness must be at least 0 seconds, not {max_staleness!r}")
-        strong = Reason.STRONG if primary else None
-        return Intent(write=False, max_staleness=max_staleness, strong=strong, snapshot=snapshot, timeout=timeout)
+        return Intent.of(write=self._write, **options)
 
 
 def for_one_block(maker: RoutingSessionMaker, **options: Any) -> AsyncSession:
