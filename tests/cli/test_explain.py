@@ -57,6 +57,11 @@ async def test_where_a_read_would_go(cluster: Cluster) -> None:
     assert out.startswith("a read would go to primary (")
     assert "the token:\n  " in out
     assert str(seen.token.positions[0].system) in out
+    sealed = Seal(SECRET).sealed(seen.token)
+    for given in (f"{sealed}, {sealed}", f"lagwise={sealed}"):  # as the header and the cookie have it
+        status, again, err = await ran(given, **nodes(cluster))
+        assert (status, err) == (0, "")
+        assert again.splitlines()[-1].partition(", issued")[0] == out.splitlines()[-1].partition(", issued")[0]
     for hidden in (cluster.primary.url, str(make_url(cluster.primary.url).port), "127.0.0.1", SECRET):
         assert hidden not in out
 
@@ -86,6 +91,8 @@ AT_NODE = {"LAGWISE_PRIMARY": URL}
     [
         ([], {}, "LAGWISE_PRIMARY is not set"),
         (["--node", PASSWORD], {}, "URL number 1 is no database URL"),
+        (["--node", f"foo://u:{PASSWORD}@h/d"], {}, "URL number 1 names another driver than asyncpg"),
+        (["--node", f"postgresql://u:{PASSWORD}@h:99999/d"], {}, "URL number 1 has a port that is not between"),
         ([], {**AT_NODE, "LAGWISE_MAX_LAGG": "1"}, "did you mean LAGWISE_MAX_LAG?"),
         (["x." + "y" * 90], {**AT_NODE, "LAGWISE_SECRET": "s"}, "not signed by a secret of this"),
         (["x." + "y" * 90], AT_NODE, "LAGWISE_SECRET is not set"),

@@ -193,7 +193,10 @@ async def test_nothing_there_is_status_1() -> None:
         (["http://one/health", "http://two/health"], "one application's URL"),
         ([f"http://{PASSWORD}:port/health"], "this is no URL"),
         ([], "LAGWISE_PRIMARY is not set"),
+        (["http://h:999999/"], "this is no URL"),
+        (["HTTP://one/health", "http://two/health"], "one application's URL"),
         ([PASSWORD], "URL number 1 is no database URL"),
+        ([f"foo://u:{PASSWORD}@h/d"], "URL number 1 names another driver than asyncpg"),
     ],
 )
 def test_a_mistake_in_watching_is_one_line(arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:

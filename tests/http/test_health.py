@@ -66,6 +66,7 @@ async def test_every_path_of_a_healthy_application(cluster: Cluster) -> None:
             about = [answer.status_code, answer.headers["content-type"], answer.headers["cache-control"]]
             assert about == [200, "application/health+json", "no-store"]
             assert answer.json()["status"] == "pass"
+            assert (await client.head(f"/health{path}")).status_code == 200
 
 
 async def test_ready_uses_the_names_of_the_draft(cluster: Cluster) -> None:

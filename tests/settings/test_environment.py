@@ -72,6 +72,15 @@ def test_nodes_have_names_or_numbers(given: pytest.MonkeyPatch) -> None:
     assert (PASSWORD in repr(settings), HOST in repr(settings)) == (False, False)
 
 
+def test_a_scheme_is_written_as_one_likes(given: pytest.MonkeyPatch) -> None:
+    """Schemes are the same in capitals (RFC 3986, 3.1)."""
+    given.setenv("LAGWISE_PRIMARY", f"POSTGRESQL://{HOST}/Shop")
+    given.setenv("LAGWISE_REPLICAS", f"Postgres://{HOST}/Shop")
+    found = Settings().arguments()
+    expected = f"postgresql+asyncpg://{HOST}/Shop"
+    assert (found["primary"], found["replicas"]) == (expected, {"replica-1": expected})
+
+
 def test_pool_options_and_the_rest_reach_the_router(given: pytest.MonkeyPatch) -> None:
     """What is set is passed on, what is not set keeps the default, and an empty variable is not set."""
     for name, value in {"POOL_SIZE": "3", "POOL_USE_LIFO": "true", "SYSTEM": "42", "POOLING": "transaction"}.items():
@@ -184,6 +193,11 @@ def test_a_file_of_variables(given: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("PRIMARY", f"{HOST}:{PASSWORD}", "LAGWISE_PRIMARY is no database URL: write postgresql+asyncpg://user:"),
         ("PRIMARY", f"postgresql://{HOST}:{PASSWORD}/x", "LAGWISE_PRIMARY is no database URL"),
         ("PRIMARY", f"postgresql+psycopg://{HOST}/{PASSWORD}", "LAGWISE_PRIMARY names another driver than asyncpg"),
+        ("PRIMARY", f"foo://{HOST}/{PASSWORD}", "LAGWISE_PRIMARY names another driver than asyncpg"),
+        ("PRIMARY", f"mysql+aiomysql://{HOST}/{PASSWORD}", "LAGWISE_PRIMARY names another driver than asyncpg"),
+        ("PRIMARY", f"{URL},{URL}", "LAGWISE_PRIMARY is more than one URL"),
+        ("PRIMARY", f"postgresql://{HOST}:65536/{PASSWORD}", "LAGWISE_PRIMARY has a port that is not between 1 and"),
+        ("REPLICAS", f"{URL};{URL}", "LAGWISE_REPLICAS at place 1 is more than one URL"),
         ("REPLICAS", PASSWORD, "LAGWISE_REPLICAS at place 1 is no database URL"),
         ("REPLICAS", f"{URL},a=postgresql+psycopg2://{HOST}", "LAGWISE_REPLICAS at place 2 names another driver"),
         ("REPLICAS", f"a={URL},a={URL}", "LAGWISE_REPLICAS at place 2 repeats a name"),

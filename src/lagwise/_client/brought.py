@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lagwise._client.cookies import MOST_HEADERS, Jar
-from lagwise._client.signature import Seal, plausible
+from lagwise._client.signature import MOST_TEXTS, Seal, plausible
 from lagwise._decide.events import Event, TokenBrought, TokenIgnored
 from lagwise._decide.token import CausalToken, merged
 from lagwise._say import say
@@ -15,7 +15,7 @@ from lagwise.errors import InvalidToken
 _HEADER, _COOKIE = b"lagwise-token", b"cookie"
 _OURS = frozenset({_HEADER, _COOKIE})
 # What is verified of one request: an HMAC each, a few microseconds.
-_HEADER_TEXTS, _COOKIE_TEXTS = 16, 64
+_COOKIE_TEXTS = 64
 # Of all cookies that have our names, in all headers, so many are looked at.
 _MOST_COOKIES = 1024
 # A client brings the same headers until it writes again: 256 requests are remembered, in less than 1 MB.
@@ -73,7 +73,7 @@ class Reader:
     def _read(self, *found: bytes) -> Brought:
         texts: dict[str, None] = {}
         cookies: dict[tuple[str, str], None] = {}
-        room, looks = _HEADER_TEXTS, _MOST_COOKIES
+        room, looks = MOST_TEXTS, _MOST_COOKIES
         for name, value in zip(found[::2], found[1::2], strict=True):
             if name == _HEADER:
                 parts = value.split(b",", room)[:room]

@@ -1,11 +1,12 @@
 """Signing: proves that a token from a client is one that this application gave."""
 
 import hmac
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from functools import lru_cache
 
-from lagwise._decide.token import CausalToken
+from lagwise._decide.token import CausalToken, merged
 from lagwise.errors import InvalidToken
 
 NOT_SIGNED = "not signed by a secret of this application"
@@ -14,6 +15,9 @@ _SHORTEST, _LONGEST = 80, 1024  # characters; a token of one database takes 83, 
 _SIGNATURE = 43  # characters of 32 bytes in base64 without padding
 # Clients bring the same token until they write again: the latest few hundred are verified once, in less than 1 MB.
 _REMEMBERED = 256
+MOST_TEXTS = 16
+"""Texts in one header that are looked at."""
+_COOKIE = re.compile(r"[^=.,;\s]{1,64}=")
 
 
 class Seal:
@@ -55,14 +59,21 @@ class Seal:
 
 
 def verified(token: CausalToken | str, secret: str | Sequence[str] | None) -> CausalToken:
-    """The token, or the one in this text. A signed text needs the secret, an unsigned one has nothing to verify.
+    """The token, or those in this text, merged: with commas between as in the header, with `name=` as in a cookie.
+
+    A signed text needs the secret, an unsigned one has nothing to verify.
 
     Raises:
         InvalidToken: the text is no token, or is not signed by this secret.
     """
     if not isinstance(token, str):
         return token
-    text = token.strip()
+    return merged(_verified(text.strip(), secret) for text in token.split(",", MOST_TEXTS)[:MOST_TEXTS])
+
+
+def _verified(text: str, secret: str | Sequence[str] | None) -> CausalToken:
+    if (named := _COOKIE.match(text)) is not None:
+        text = text[named.end() :]
     if "." not in text:
         return CausalToken.parse(text)
     if secret is None:

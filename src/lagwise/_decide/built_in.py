@@ -88,7 +88,7 @@ EFFECTS = {
         words(
             """
             pg_advisory_lock pg_advisory_lock_shared pg_try_advisory_lock pg_try_advisory_lock_shared
-            pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all setseed
+            pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all
             """
         ),
         Effect.TOUCHES,
@@ -102,6 +102,8 @@ EFFECTS = {
         ),
         Effect.TRANSACTION,
     ),
+    # No statement brings back a seed that could not be foreseen: the connection is closed.
+    "setseed": Effect.TOUCHES | Effect.SPOILS,
     "setval": Effect.WRITES,
     "pg_notify": Effect.WRITES,
     # The effect depends on the arguments: see `settings`.

@@ -26,7 +26,8 @@ class Effect(Flag):
     ENDS = auto()
     """COMMIT, ROLLBACK, PREPARE TRANSACTION and their like in text."""
     SPOILS = auto()
-    """The driver's cache of prepared statements is wrong afterwards: DEALLOCATE, DISCARD ALL or PLANS."""
+    """Leaves what no reset undoes: a seed of `random()`, or a wrong cache of prepared statements in the driver
+    (DEALLOCATE, DISCARD ALL or PLANS). The connection is closed."""
     WRITES = auto()
     """Changes data or the schema, locks rows, or notifies; for information, a fenced server refuses most of it."""
     UNKNOWN = auto()

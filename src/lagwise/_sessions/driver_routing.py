@@ -113,6 +113,9 @@ class DriverRouting(DriverTransaction):
     def judge(self, statement: str) -> None:
         """Remember what this statement of the caller's transaction leaves. Raises as `prepare_for()`."""
         connection = self.connection
+        if isinstance(connection, WritingConnection):
+            connection.note(statement)
+            return
         self._heed(effects_of(statement, connection.catalog), connection)
 
     def _heed(self, effect: Effect, connection: PooledConnection) -> None:

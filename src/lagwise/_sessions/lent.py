@@ -78,7 +78,7 @@ class LentConnection:
         async def call() -> Any:
             if name in _TEXTS:
                 await routing.prepare_for(args[0] if args else kw.get(_TEXTS[name], ""))
-            if not routing.lease.intent.write:
+            if not routing.lease.intent.write or name not in _TEXTS:  # without a text: a trigger's, or a policy's, code
                 routing.connection.touched = True
             if name == "prepare":
                 routing.lease.held = True
@@ -91,8 +91,7 @@ class LentConnection:
 
     def _cursor(self, routing: DriverRouting, query: str, *args: Any, **kw: Any) -> Any:
         opened = _of_the_driver(routing, "cursor")
-        if not routing.lease.intent.write:
-            routing.judge(query)
+        routing.judge(query)
         return opened(query, *args, **kw)
 
     async def _change(self, routing: DriverRouting, name: str, *args: Any, **kw: Any) -> Any:

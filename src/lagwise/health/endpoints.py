@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.routing import APIRoute
 
 from lagwise.health.answers import live, nodes, pools, ready
 from lagwise.health.draining import ProcessDrain
@@ -45,6 +46,9 @@ def health_router(db: Router, *, page: bool = False, drain: ProcessDrain | None 
         router.add_api_route("/drain", _beginning(drain), methods=["POST"], status_code=202, response_model=Health)
     if page:
         add_page(router, db, drain)
+    for route in [*router.routes]:
+        if isinstance(route, APIRoute) and "GET" in (route.methods or ()):  # some load balancers ask by HEAD
+            router.add_api_route(route.path, route.endpoint, methods=["HEAD"], include_in_schema=False)
     return router
 
 

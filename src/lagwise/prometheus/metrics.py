@@ -85,7 +85,12 @@ LAG = Described(
     ("node",),
     "livemax",
 )
-IN_ROTATION = Described("node_in_rotation", "1 for a replica that reads may use now.", ("node",), "livemin")
+IN_ROTATION = Described(
+    "node_in_rotation",
+    "1 for a replica that is within max_lag; without a primary in sight 0, and the policy decides.",
+    ("node",),
+    "livemin",
+)
 PRIMARY = Described("node_primary", "1 for the node that takes writes; there is no other series.", ("node",), "livemax")
 READING_AGE = Described(
     "node_reading_age_seconds",

@@ -12,21 +12,31 @@ from sqlalchemy import make_url
 from lagwise._decide.identity import system_identifier
 
 _LARGEST = 65_536  # bytes of a mounted file
+_HIGHEST_PORT = 65_535
+# What a scheme stands for: SQLite is for unit tests.
+_ASYNCPG, _AIOSQLITE = "postgresql+asyncpg", "sqlite+aiosqlite"
+_DRIVERS = {"postgres": _ASYNCPG, "postgresql": _ASYNCPG, _ASYNCPG: _ASYNCPG, _AIOSQLITE: _AIOSQLITE}
 # Between two URLs, and not inside one: a comma may be part of a password or of an option.
-_BETWEEN = re.compile(r"[,\s]+(?=(?:[^=:/?#@,\s]+=)?[a-z][a-z0-9+.]*://)")
-_NAMED = re.compile(r"(?:([^=:/?#@,\s]+)=)?([a-z][a-z0-9+.]*://.*)", re.DOTALL)
+_BETWEEN = re.compile(r"[,\s]+(?=(?:[^=:/?#@,\s]+=)?[A-Za-z][A-Za-z0-9+.]*://)")
+_NAMED = re.compile(r"(?:([^=:/?#@,\s]+)=)?([A-Za-z][A-Za-z0-9+.]*://.*)", re.DOTALL)
 
 
 def url(value: Any) -> SecretStr:
     """The URL, with asyncpg as the driver where it names none. What it says is in no message: it holds a password."""
     text = (value.get_secret_value() if isinstance(value, SecretStr) else str(value)).strip()
-    text = re.sub(r"^postgres(ql)?://", "postgresql+asyncpg://", text)
+    scheme, separator, rest = text.partition("://")
+    scheme = _DRIVERS.get(scheme.lower(), scheme.lower())
+    text = f"{scheme}{separator}{rest}"
     try:
         url = make_url(text)
     except Exception:
         raise ValueError("is no database URL: write postgresql+asyncpg://user:password@host/database") from None
-    if url.get_backend_name() == "postgresql" and url.drivername != "postgresql+asyncpg":
+    if scheme not in _DRIVERS.values():
         raise ValueError("names another driver than asyncpg: write postgresql+asyncpg://...")
+    if "://" in (url.database or ""):
+        raise ValueError("is more than one URL: give one, and the replicas' with commas between them")
+    if url.port is not None and not 0 < url.port <= _HIGHEST_PORT:
+        raise ValueError(f"has a port that is not between 1 and {_HIGHEST_PORT}")
     return SecretStr(text)
 
 

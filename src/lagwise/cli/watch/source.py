@@ -110,13 +110,15 @@ async def source(urls: Sequence[str]) -> AsyncIterator[Direct | Application]:
     Raises:
         ValueError: a URL or a setting makes no sense.
     """
-    if urls and urls[0].startswith(("http://", "https://")):
+    if urls and urls[0].lower().startswith(("http://", "https://")):
         if len(urls) > 1:
             raise ValueError("give one application's URL, or URLs of nodes")
         try:
-            httpx.URL(urls[0])
+            port = httpx.URL(urls[0]).port
         except httpx.InvalidURL:
-            raise ValueError("this is no URL: write http://host:port/health") from None
+            port = 0
+        if port is not None and not 0 < port < 65_536:
+            raise ValueError("this is no URL: write http://host:port/health")
         # Its own address is asked, whatever proxy the environment names.
         async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, follow_redirects=False) as client:
             yield Application(client, urls[0])
