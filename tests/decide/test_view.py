@@ -58,7 +58,7 @@ def test_every_standing() -> None:
         "torn": "rivals-replica",
         "drained": "rivals-replica",
     }
-    assert set(Standing) - {"lagging", "same-server", "unconfirmed"} == {
+    assert set(Standing) - {"lagging", "same-server", "unconfirmed", "other-database"} == {
         *standings(view).values(),
         *standings(rivals).values(),
     }
@@ -328,3 +328,43 @@ def test_an_unknown_node_is_a_key_error() -> None:
 def test_staleness_is_never_negative(now: float, expected: float) -> None:
     """A reading that is younger than the question is simply fresh."""
     assert expected == Node(name="replica-1", fresh_at=2.0).staleness(now)
+
+
+def of_database(node: Node, database: int) -> Node:
+    """The node with a URL that leads to this database."""
+    assert node.reading is not None
+    return replace(node, reading=replace(node.reading, database=database))
+
+
+def test_another_database_of_the_cluster_is_not_read() -> None:
+    """The node configured as primary says which is ours; a server that was not asked is believed."""
+    ours, other = of_database(primary(50), 5), of_database(replica("replica-1", 50), 6)
+    view = after([ours, other, of_database(replica("replica-2", 50), 5), replica("replica-3", 50)])
+    assert standings(view)["replica-1"] == "other-database"
+    assert [node.name for node in view.rotation] == ["replica-2", "replica-3"]
+
+
+def test_nor_is_it_written_to_after_its_promotion() -> None:
+    """While the node configured as primary is away, its database is still ours, not that of the promoted node's URL."""
+    view = after([of_database(primary(50), 5), of_database(replica("replica-1", 50), 6)])
+    promoted = of_database(primary(60, name="replica-1", timeline=2), 6)
+    view = View.of([unreachable("primary"), promoted], view)
+    assert (view.primary, standings(view)["replica-1"]) == (None, "other-database")
+    right = of_database(primary(60, name="replica-1", timeline=2), 5)
+    view = View.of([unreachable("primary"), right], view)
+    assert view.primary is not None
+
+
+def test_a_database_that_was_made_anew_is_ours() -> None:
+    """DROP DATABASE and CREATE DATABASE: another OID on the node configured as primary, and on its replicas."""
+    view = after([of_database(primary(50), 5), of_database(replica("replica-1", 50), 5)])
+    view = View.of([of_database(primary(60), 7), of_database(replica("replica-1", 60), 7)], view)
+    assert standings(view) == {"primary": "primary", "replica-1": "in-rotation"}
+
+
+def test_a_start_while_the_configured_primary_is_away() -> None:
+    """The primary that is there says which database is ours."""
+    here = [unreachable("primary"), of_database(primary(50, name="replica-1"), 5)]
+    view = View.of([*here, of_database(replica("replica-2", 50), 6), of_database(replica("replica-3", 50), 5)])
+    assert standings(view)["replica-2"] == "other-database"
+    assert standings(view)["replica-3"] != "other-database"

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import make_url, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from lagwise import Causality, NoPrimary, NoReplica, Policy, Replica, Router
@@ -249,3 +249,18 @@ async def test_engines_of_the_application(cluster: Cluster) -> None:
         async with engine.connect() as connection:
             assert await connection.scalar(text("SELECT 1")) == 1
         await engine.dispose()
+
+
+async def test_another_database_of_the_cluster_is_not_read(cluster: Cluster) -> None:
+    """A replica's URL with another database's name: its rows are not ours, and no read session gets there."""
+    await cluster.primary.execute("CREATE DATABASE archive")
+    try:
+        await cluster.caught_up()
+        wrong = make_url(cluster.replicas[0].url).set(database="archive").render_as_string(hide_password=False)
+        async with Router(cluster.primary.url, [wrong], policy=Policy(probe_interval=0.1, probe_timeout=5)) as db:
+            await wait_until(lambda: db.view.node("replica-1").standing == "other-database", what="the reading")
+            async with db.read() as session:
+                found = await session.scalar(text("SELECT current_database()"))
+            assert found == make_url(cluster.primary.url).database
+    finally:
+        await cluster.primary.execute("DROP DATABASE archive WITH (FORCE)")

@@ -26,6 +26,7 @@ class Standing(StrEnum):
     UNREACHABLE = "unreachable"
     OTHER_TIMELINE = "other-timeline"
     OTHER_CLUSTER = "other-cluster"
+    OTHER_DATABASE = "other-database"
     RIVAL_PRIMARY = "rival-primary"
     RIVALS_REPLICA = "rivals-replica"
     SAME_SERVER = "same-server"
@@ -46,6 +47,8 @@ class Reading:
         flushed: what a primary has flushed to disk, and so handed on; 0 where that was not asked.
         started: when the server was started, microseconds since the epoch; 0 where that was not asked.
         port: the one the server listens on, whatever proxy leads to it.
+        database: the OID of the database that the URL leads to, the same on a primary and its replicas; 0 where that
+            was not asked.
     """
 
     role: Role
@@ -56,6 +59,7 @@ class Reading:
     flushed: LSN = LSN(0)
     started: int = 0
     port: int = 0
+    database: int = 0
 
     @property
     def server(self) -> tuple[int, int, int] | None:

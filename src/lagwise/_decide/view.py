@@ -26,6 +26,7 @@ class View:
         system, timeline: of the cluster that is believed to be ours; `identity` has whether that is confirmed.
         alone: there is one server only, however many nodes lead to it.
         suspect_until: clients' positions are compared with nothing until then (monotonic seconds).
+        database: the one, by its OID, that the node configured as primary leads to, also while that does not answer.
         leader: the latest primary's name and timeline, also while there is none; None before the first.
     """
 
@@ -36,6 +37,7 @@ class View:
     at: float = -inf
     system: int = 0
     timeline: int = 0
+    database: int = 0
     suspect_until: float = -inf
     primary: Node | None = None
     leader: tuple[str, int] | None = None
@@ -62,7 +64,8 @@ class View:
         others = second_names(nodes)
         split = len(claimants([node for node in nodes if node.name not in others], identity)) > 1
         leader = before.leader if before is not None else None
-        judged = tuple(_judged(node, primary, identity, history, others, split=split) for node in nodes)
+        database = _database(nodes, primary, identity, before)
+        judged = tuple(_judged(node, primary, identity, history, others, database, split=split) for node in nodes)
         picture = cls(
             nodes=judged,
             history=history,
@@ -73,6 +76,7 @@ class View:
             ),
             system=identity.system,
             timeline=identity.timeline,
+            database=database,
             suspect_until=identity.suspect_until,
             primary=next((node for node in judged if node.standing is Standing.PRIMARY), None),
             leader=(primary.name, identity.timeline) if primary is not None else leader,
@@ -153,14 +157,34 @@ def _drained(node: Node) -> Node:
     return replace(node, drained=True, standing=standing)
 
 
+def _database(nodes: tuple[Node, ...], primary: Node | None, identity: Identity, before: View | None) -> int:
+    """The database that is ours: as the node configured as primary says, as it has said, or as the primary says."""
+    for node in (*nodes[:1], primary):
+        reading = node.reading if node is not None else None
+        if reading is not None and reading.system == identity.system and reading.database:
+            return reading.database
+        if node is nodes[0] and before is not None and before.system == identity.system and before.database:
+            return before.database
+    return 0
+
+
 def _judged(
-    node: Node, primary: Node | None, identity: Identity, history: LagHistory, others: frozenset[str], *, split: bool
+    node: Node,
+    primary: Node | None,
+    identity: Identity,
+    history: LagHistory,
+    others: frozenset[str],
+    database: int,
+    *,
+    split: bool,
 ) -> Node:
     reading, fresh_at = node.reading, -inf
     if reading is None:
         standing = Standing.UNREACHABLE
     elif node.name in others:
         standing = Standing.SAME_SERVER
+    elif reading.system == identity.system and database and reading.database not in {0, database}:
+        standing = Standing.OTHER_DATABASE
     elif node is primary:
         standing = Standing.PRIMARY
     elif not identity.sure and not split and (reading.role is Role.PRIMARY or not identity.system):

@@ -13,7 +13,7 @@ from lagwise._pools.patience import Patience
 # https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-RECOVERY-CONTROL
 # The timeline of a standby is what its receiver follows; without a receiver, or without the right to see it
 # (pg_read_all_stats), the control file's, which is lower for a while after a failover, never higher.
-# Every name is qualified, and no operator is used: a role's search_path may lead to names of the application's own.
+# Every name and operator is qualified: a role's search_path may lead to names of the application's own.
 _PRIMARY_LSN = "pg_catalog.pg_current_wal_insert_lsn()"
 _PRIMARY_TIMELINE = f"""
     pg_catalog.concat('x', pg_catalog.substr(pg_catalog.pg_walfile_name({_PRIMARY_LSN}), 1, 8))
@@ -36,10 +36,12 @@ SELECT in_recovery,
        CASE WHEN in_recovery THEN NULL ELSE pg_catalog.pg_current_wal_flush_lsn() END AS flushed,
        {_PAGE} AS page, {_SEGMENT} AS segment,
        pg_catalog.pg_postmaster_start_time() AS started,
-       pg_catalog.current_setting('port')::pg_catalog.int4 AS port
+       pg_catalog.current_setting('port')::pg_catalog.int4 AS port,
+       (SELECT oid FROM pg_catalog.pg_database
+        WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())::pg_catalog.int8 AS database
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery OFFSET 0) AS role
 """
-# A Router with no replicas does not ask about replay, nor which server this is.
+# A Router with no replicas does not ask about replay, nor which server and which database this is.
 _READ_ALONE = f"""
 SELECT in_recovery,
        (SELECT system_identifier FROM pg_catalog.pg_control_system()) AS system,
@@ -48,7 +50,7 @@ SELECT in_recovery,
        NULL::pg_catalog.pg_lsn AS flushed,
        {_PAGE} AS page, {_SEGMENT} AS segment,
        NULL::pg_catalog.timestamptz AS started,
-       0 AS port
+       0 AS port, 0 AS database
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery OFFSET 0) AS role
 """
 # Behind a pooler in transaction mode nothing can be set beforehand.
@@ -85,6 +87,7 @@ async def ask(
         flushed=LSN(row["flushed"] or 0),
         started=0 if started is None else (started - _EPOCH) // _MICROSECOND,
         port=row["port"],
+        database=row["database"] or 0,
     )
 
 

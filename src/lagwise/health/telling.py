@@ -24,6 +24,7 @@ WORDS = {
     Standing.UNREACHABLE: "is unreachable",
     Standing.OTHER_TIMELINE: "follows another timeline than the primary's",
     Standing.OTHER_CLUSTER: "belongs to another cluster",
+    Standing.OTHER_DATABASE: "leads to another database than the node configured as primary",
     Standing.RIVAL_PRIMARY: "says that it is the primary, and is not believed",
     Standing.RIVALS_REPLICA: "follows one of two rival primaries",
     Standing.SAME_SERVER: "is another name for a server that is listed already",
