@@ -104,11 +104,11 @@ async def main() -> None:
                 await application.exhaust()
             if drain:
                 application.drain.begin()
-            tallies = [tally for pools in application.db.pools.values() for tally in pools.tallies.values()]
+            counters = [each for pools in application.db.pools.values() for each in pools.counters.values()]
             return {
                 "port": port,
                 "cpu": time.process_time(),
-                "timeouts": sum(tally.timeouts for tally in tallies),
+                "timeouts": sum(each.timeouts for each in counters),
                 "rotation": len(application.db.view.rotation),
             }
 

@@ -74,18 +74,18 @@ async def test_pools_are_told_by_the_names_of_the_conventions(db: Router, told: 
             await asyncio.create_task(late())
         assert told.value("db.client.connection.timeouts", **pool) == 1
         waiting = asyncio.create_task(late())
-        tally = db.pools["primary"].tallies["writing"]
-        await wait_until(lambda: tally.waiting == 1, what="a session waits")
+        counters = db.pools["primary"].counters["writing"]
+        await wait_until(lambda: counters.waiting == 1, what="a session waits")
         assert told.value("db.client.connection.pending_requests", **pool) == 1
     await waiting
     assert told.value("db.client.connection.count", **used) == 0
     assert told.value("db.client.connection.count", **idle) == 1
     assert told.value("db.client.connection.pending_requests", **pool) == 0
     wait, create = (told.value(f"db.client.connection.{what}_time", **pool) for what in ("wait", "create"))
-    assert (wait.count, tuple(wait.bucket_counts)) == (tally.wait_time.count, tally.wait_time.counts)
-    assert wait.sum == pytest.approx(tally.wait_time.total)
+    assert (wait.count, tuple(wait.bucket_counts)) == (counters.wait_time.count, counters.wait_time.counts)
+    assert wait.sum == pytest.approx(counters.wait_time.total)
     assert wait.count == 3
-    assert (create.count, create.sum) == (tally.opened, pytest.approx(tally.create_time.total))
+    assert (create.count, create.sum) == (counters.opened, pytest.approx(counters.create_time.total))
     names = {dict(attributes)[POOL] for name, attributes in told.points() if name == "db.client.connection.timeouts"}
     assert names == {f"{node}.{role}" for node in db.pools for role in ("writing", "reading")}
 
@@ -257,9 +257,9 @@ async def test_it_ends_and_begins_again(db: Router, told: Telemetry) -> None:
     assert running.ended
     assert db._nodes.watchers.told is None
     assert all(
-        not (tally.wait_time.heard or tally.create_time.heard)
+        not (counters.wait_time.heard or counters.create_time.heard)
         for pools in db.pools.values()
-        for tally in pools.tallies.values()
+        for counters in pools.counters.values()
     )
     with told.tracers.get_tracer("application").start_as_current_span("a read"):
         async with db.read() as session:

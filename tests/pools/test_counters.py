@@ -81,9 +81,9 @@ async def test_a_session_does_not_fail_for_its_telemetry(
     def fails(_: float) -> None:
         raise ValueError("planted")
 
-    engine.tally.wait_time.hear(fails)
-    engine.tally.create_time.hear(fails)
-    engine.tally.wait_time.hear(heard.append)
+    engine.counters.wait_time.hear(fails)
+    engine.counters.create_time.hear(fails)
+    engine.counters.wait_time.hear(heard.append)
     for _ in range(2):
         await (await take(engine)).close()
     assert heard == [0.0, 0.0]
@@ -98,7 +98,7 @@ async def test_it_does_not_fail_for_its_logging_either(pools: Pools) -> None:
     def fails(_: float) -> None:
         raise ValueError
 
-    pools.reads.tally.wait_time.hear(fails)
+    pools.reads.counters.wait_time.hear(fails)
     with a_filter_that_raises():
         await (await take(pools.reads)).close()
 
@@ -107,23 +107,23 @@ async def test_it_does_not_fail_for_its_logging_either(pools: Pools) -> None:
 async def test_sessions_that_wait_are_timed_and_those_that_do_not_count_as_nothing(pools: Pools, role: str) -> None:
     """One pool of one connection: three wait in line, and the total is no more than they can have waited together."""
     engine = getattr(pools, role)
-    tally = engine.tally
+    counters = engine.counters
     one = await take(engine)
-    assert (tally.waits, tally.waiting, tally.wait_time.counts[0], tally.wait_time.total) == (0, 0, 1, 0.0)
+    assert (counters.waits, counters.waiting, counters.wait_time.counts[0], counters.wait_time.total) == (0, 0, 1, 0.0)
 
     async def wait() -> None:
         await (await take(engine)).close()
 
     began = time.monotonic()
     tasks = [asyncio.create_task(wait()) for _ in range(3)]
-    await wait_until(lambda: tally.waiting == 3, what="three wait")
-    assert (tally.waits, tally.wait_time.count) == (3, 1)
+    await wait_until(lambda: counters.waiting == 3, what="three wait")
+    assert (counters.waits, counters.wait_time.count) == (3, 1)
     await one.close()
     await asyncio.gather(*tasks)
-    assert (tally.waits, tally.waiting, tally.timeouts, tally.wait_time.count) == (3, 0, 0, 4)
-    assert 0 < tally.wait_time.total <= 3 * (time.monotonic() - began)
+    assert (counters.waits, counters.waiting, counters.timeouts, counters.wait_time.count) == (3, 0, 0, 4)
+    assert 0 < counters.wait_time.total <= 3 * (time.monotonic() - began)
     await wait()
-    assert (tally.waits, tally.wait_time.count) == (3, 5)
+    assert (counters.waits, counters.wait_time.count) == (3, 5)
 
 
 @ROLES
@@ -141,7 +141,7 @@ async def test_a_connection_at_once_reads_no_clock_for_its_wait(
     monkeypatch.setattr(counters, "monotonic", clock)
     for _ in range(5):
         await (await take(engine)).close()
-    assert (reads[0], engine.tally.wait_time.count) == (0, 5)
+    assert (reads[0], engine.counters.wait_time.count) == (0, 5)
 
 
 @ROLES
@@ -149,16 +149,16 @@ async def test_a_wait_that_ends_without_a_connection_counts(cluster: Cluster, ro
     """Given up, or cancelled: the time was waited, and nothing waits any more."""
     pools = pools_of(cluster.primary.url, pool_size=1, pool_timeout=0.2)
     engine = getattr(pools, role)
-    tally = engine.tally
+    counters = engine.counters
     one = await take(engine)
     with pytest.raises(PoolTimeout):
         await asyncio.create_task(take(engine))
-    assert (tally.waits, tally.waiting, tally.timeouts, tally.wait_time.count) == (1, 0, 1, 2)
-    assert tally.wait_time.total >= 0.2
+    assert (counters.waits, counters.waiting, counters.timeouts, counters.wait_time.count) == (1, 0, 1, 2)
+    assert counters.wait_time.total >= 0.2
     late = asyncio.create_task(take(engine))
-    await wait_until(lambda: tally.waiting == 1, what="one waits")
+    await wait_until(lambda: counters.waiting == 1, what="one waits")
     await ended(late)
-    assert (tally.waits, tally.waiting, tally.timeouts, tally.wait_time.count) == (2, 0, 1, 3)
+    assert (counters.waits, counters.waiting, counters.timeouts, counters.wait_time.count) == (2, 0, 1, 3)
     await one.close()
     await pools.close(2.0)
 
@@ -169,8 +169,8 @@ async def test_a_session_that_would_wait_for_itself_waits_not_at_all(cluster: Cl
     one, two = await take(pools.writes), await take(pools.writes)
     with pytest.raises(WaitsForItself):
         await take(pools.writes)
-    tally = pools.writes.tally
-    assert (tally.waits, tally.timeouts, tally.wait_time.count, tally.wait_time.total) == (1, 1, 3, 0.0)
+    counters = pools.writes.counters
+    assert (counters.waits, counters.timeouts, counters.wait_time.count, counters.wait_time.total) == (1, 1, 3, 0.0)
     await one.close()
     await two.close()
     await pools.close(2.0)
@@ -186,8 +186,8 @@ async def test_opening_a_connection_is_timed_from_its_first_byte_to_its_last_set
     monkeypatch.setattr(setup, "monotonic", lambda: float(next(ticks)))
     for _ in range(3):
         await (await take(engine)).close()
-    tally = engine.tally
-    assert (tally.opened, tally.create_time.count, tally.create_time.total) == (1, 1, 1.0)
+    counters = engine.counters
+    assert (counters.opened, counters.create_time.count, counters.create_time.total) == (1, 1, 1.0)
 
 
 async def test_a_connection_that_cannot_be_opened_is_not_timed(cluster: Cluster) -> None:
@@ -195,6 +195,6 @@ async def test_a_connection_that_cannot_be_opened_is_not_timed(cluster: Cluster)
     pools = pools_of(make_url(cluster.primary.url).set(database="absent"))
     with pytest.raises(NotConnected):
         await take(pools.reads)
-    tally = pools.reads.tally
-    assert (tally.opened, tally.create_time.count, tally.wait_time.count) == (0, 0, 1)
+    counters = pools.reads.counters
+    assert (counters.opened, counters.create_time.count, counters.wait_time.count) == (0, 0, 1)
     await pools.close(2.0)

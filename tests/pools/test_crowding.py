@@ -24,13 +24,13 @@ async def test_reads_that_fall_back_wait_apart_from_writes(cluster: Cluster) -> 
                 await held.execute(text("SELECT 1"))
                 assert held.info["lagwise.route"].fell_back
             waiting = [asyncio.create_task(_read(db)) for _ in range(READERS - 2)]
-            tallies = db.pools["primary"].tallies
-            await wait_until(lambda: tallies["reading"].waiting == READERS - 2, what="six readers wait")
+            counters = db.pools["primary"].counters
+            await wait_until(lambda: counters["reading"].waiting == READERS - 2, what="six readers wait")
             for _ in range(20):
                 async with db.write.begin() as session:
                     await session.execute(text("INSERT INTO item (name) VALUES ('not crowded out')"))
-            assert (tallies["writing"].waits, tallies["writing"].timeouts) == (0, 0)
-            assert tallies["reading"].waiting == READERS - 2
+            assert (counters["writing"].waits, counters["writing"].timeouts) == (0, 0)
+            assert counters["reading"].waiting == READERS - 2
         assert await asyncio.gather(*waiting) == [1] * (READERS - 2)
 
 

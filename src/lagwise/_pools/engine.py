@@ -41,12 +41,12 @@ class RoutedEngine(OptionedEngine):
     """One of a node's two pools, for sessions that read or for sessions that write."""
 
     def __init__(
-        self, base: Engine, traffic: Traffic, tally: Counters, turns: Turns, setup: Setup | None,
+        self, base: Engine, traffic: Traffic, counters: Counters, turns: Turns, setup: Setup | None,
         *, kind: type[PooledConnection], reads: bool,
     ) -> None:  # fmt: skip
         super().__init__(base, {})
         self.traffic = traffic
-        self.tally = tally
+        self.counters = counters
         self.turns = turns
         self.attempts = Connecting()
         self.setup = setup
@@ -73,13 +73,13 @@ class RoutedEngine(OptionedEngine):
         self.hear()
         task = asyncio.current_task()
         assert task is not None
-        request, tally = current(), self.tally
-        open_one = not tally.waiting and idle(self.pool)
+        request, counters = current(), self.counters
+        open_one = not counters.waiting and idle(self.pool)
         reserved = not open_one and self._wait(task, request)
         try:
             if open_one:
-                tally.wait_time.at_once += 1  # what add_none() does, without the cost of a call
-                for hear in tally.wait_time.heard:
+                counters.wait_time.at_once += 1  # what add_none() does, without the cost of a call
+                for hear in counters.wait_time.heard:
                     hear(0.0)
             # Also what is idle may have to be connected: what was invalidated, or is too old, left an empty place.
             self.attempts.begin(task, self.traffic.connect_timeout)
@@ -91,7 +91,7 @@ class RoutedEngine(OptionedEngine):
             self._failed(error, task)
             raise
         connection.task, connection.request, connection.since = task, request, monotonic()
-        tally.out.add(connection)
+        counters.out.add(connection)
         if self.fenced:
             adapter: Any = connection.connection.dbapi_connection
             if adapter.isolation_level != self.pooling.level or adapter.readonly != self.pooling.framed:
@@ -109,13 +109,13 @@ class RoutedEngine(OptionedEngine):
     def _wait(self, task: asyncio.Task[Any], request: Causality | None) -> bool:
         """Wait for the session's turn, unless a connection is available; whether to use the reserve then."""
         pool = self.pool
-        if not self.tally.waiting and available(pool):
-            self.tally.wait_time.add_none()
+        if not self.counters.waiting and available(pool):
+            self.counters.wait_time.add_none()
             return False
-        using = [one for one in self.tally.in_use() if isinstance(one, PooledConnection)]
+        using = [one for one in self.counters.in_use() if isinstance(one, PooledConnection)]
         held = sum(one.task is task for one in using)
         if held > 1 and not available(pool):
-            self.tally.refuse()
+            self.counters.refuse()
             raise WaitsForItself(
                 f"this request holds {held} connections to {self.traffic.name} and opens a session that needs another, "
                 f"while all {capacity(self.pool):g} of the pool are in use: the sessions would wait for each other. "
@@ -123,7 +123,7 @@ class RoutedEngine(OptionedEngine):
             )
         kin = held > 0 or (request is not None and any(one.request is request for one in using))
         try:
-            with self.tally.pending():
+            with self.counters.pending():
                 await_only(
                     self.turns.wait(lambda: available(pool), self.reserve.free, patience(pool), first=held > 0, kin=kin)
                 )
@@ -139,16 +139,16 @@ class RoutedEngine(OptionedEngine):
         return True
 
     def _exhausted(self) -> PoolTimeout:
-        self.tally.timeouts += 1
+        self.counters.timeouts += 1
         return PoolTimeout(
             f"no connection to {self.traffic.name} became free in time: {checked_out(self.pool)} of "
-            f"{capacity(self.pool):g} are in use, {self.tally.timeouts} sessions have given up; "
+            f"{capacity(self.pool):g} are in use, {self.counters.timeouts} sessions have given up; "
             "sessions are held too long, or pool_size is too small"
         )
 
     def abort(self) -> None:
         """Cut off the sessions that wait for an answer."""
-        for connection in self.tally.in_use():
+        for connection in self.counters.in_use():
             if connection.engine is self:
                 abandon(connection)
 

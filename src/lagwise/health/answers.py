@@ -74,7 +74,7 @@ def pools(db: Router) -> PoolsHealth:
     except NotOpen:
         return PoolsHealth(status="fail", pools={})
     found = {
-        name: {role: _pool(engine.sync_engine.pool, each.tallies[role]) for role, engine in each.in_use().items()}
+        name: {role: _pool(engine.sync_engine.pool, each.counters[role]) for role, engine in each.in_use().items()}
         for name, each in db.pools.items()
     }
     full = any(pool.utilisation == 1 for roles in found.values() for pool in roles.values())
@@ -105,7 +105,7 @@ def _node(view: View, node: Node, max_lag: float, now: float) -> NodeHealth:
     )
 
 
-def _pool(pool: object, tally: Counters) -> PoolHealth:
+def _pool(pool: object, counters: Counters) -> PoolHealth:
     size, idle, over = (getattr(pool, name, None) for name in ("size", "checkedin", "overflow"))
     most, out = capacity(pool), checked_out(pool)  # type: ignore[arg-type]
     limited, now = isfinite(most), monotonic()
@@ -116,9 +116,9 @@ def _pool(pool: object, tally: Counters) -> PoolHealth:
         overflow=max(0, over()) if over is not None else None,
         capacity=int(most) if limited else None,
         utilisation=round(out / most, 4) if limited and most else None,
-        waits=tally.waits,
-        timeouts=tally.timeouts,
-        opened=tally.opened,
-        opened_per_second=round(tally.opened_per_second(now), 2),
-        longest_held=[round(seconds, 3) for seconds in tally.longest_held(now)],
+        waits=counters.waits,
+        timeouts=counters.timeouts,
+        opened=counters.opened,
+        opened_per_second=round(counters.opened_per_second(now), 2),
+        longest_held=[round(seconds, 3) for seconds in counters.longest_held(now)],
     )

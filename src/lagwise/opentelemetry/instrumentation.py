@@ -11,7 +11,7 @@ from opentelemetry.trace import Status, StatusCode, Tracer, TracerProvider, get_
 from lagwise._decide.events import Event, PositionAsked, Refused, Routed
 from lagwise._nodes.tally import Tally
 from lagwise.opentelemetry.instruments import VERSION, Instruments, Shown, instruments_of
-from lagwise.opentelemetry.observed import NODE, POOL, tallies
+from lagwise.opentelemetry.observed import NODE, POOL, counters_of
 from lagwise.router import Router
 
 _REASON = "lagwise.reason"
@@ -28,10 +28,10 @@ class Instrumentation:
         teller = _Teller(instruments, tracer, attributes)
         shown = Shown(ref(db), teller.tally, attributes)
         self._ends: list[Callable[[], None]] = [db.watch(teller), instruments.show(shown)]
-        for name, tally in tallies(db):
+        for name, counters in counters_of(db):
             pool = {**attributes, POOL: name}
-            self._ends.append(tally.create_time.hear(partial(instruments.create_time.record, attributes=pool)))
-            self._ends.append(tally.wait_time.hear(partial(instruments.wait_time.record, attributes=pool)))
+            self._ends.append(counters.create_time.hear(partial(instruments.create_time.record, attributes=pool)))
+            self._ends.append(counters.wait_time.hear(partial(instruments.wait_time.record, attributes=pool)))
 
     @property
     def ended(self) -> bool:

@@ -30,13 +30,13 @@ class Observed:
     points: Callable[[Router, Tally], Points]
 
 
-def tallies(db: Router) -> Iterator[tuple[str, Counters]]:
+def counters_of(db: Router) -> Iterator[tuple[str, Counters]]:
     """The counters of each pool, by the pool's name. On SQLite one pool serves both roles."""
     for node, pools in db.pools.items():
-        writing = pools.tallies["writing"]
-        for role, tally in pools.tallies.items():
-            if role == "writing" or tally is not writing:
-                yield f"{node}.{role}", tally
+        writing = pools.counters["writing"]
+        for role, counters in pools.counters.items():
+            if role == "writing" or counters is not writing:
+                yield f"{node}.{role}", counters
 
 
 def _connections(db: Router, _: Tally) -> Points:
@@ -57,11 +57,11 @@ def _most(db: Router, _: Tally) -> Points:
 
 
 def _pending(db: Router, _: Tally) -> Points:
-    return ((tally.waiting, {POOL: name}) for name, tally in tallies(db))
+    return ((counters.waiting, {POOL: name}) for name, counters in counters_of(db))
 
 
 def _timeouts(db: Router, _: Tally) -> Points:
-    return ((tally.timeouts, {POOL: name}) for name, tally in tallies(db))
+    return ((counters.timeouts, {POOL: name}) for name, counters in counters_of(db))
 
 
 def _counted(name: str, _: Router, tally: Tally) -> Points:

@@ -78,7 +78,7 @@ def histograms(db: Router, tally: Tally) -> Iterator[tuple[Described, Key, list[
     yield WAIT, (), [tally.waited]
     yield POSITION, (), [tally.asked]
     for role in ("writing", "reading"):
-        counters = [pools.tallies[role] for pools in db.pools.values() if role == "writing" or pools.is_postgresql]
+        counters = [pools.counters[role] for pools in db.pools.values() if role == "writing" or pools.is_postgresql]
         if counters:
             yield POOL_WAIT, (role,), [each.wait_time for each in counters]
             yield POOL_CREATE, (role,), [each.create_time for each in counters]
@@ -100,15 +100,15 @@ def _nodes(db: Router) -> Iterator[Number]:
 def _pools(db: Router) -> Iterator[Number]:
     for name, pools in db.pools.items():
         engines = pools.in_use()
-        for role, tally in pools.tallies.items():
+        for role, counters in pools.counters.items():
             key, engine = (name, role), engines.get(role)
-            if engine is None and not (tally.opened or tally.waits):
+            if engine is None and not (counters.opened or counters.waits):
                 continue  # never used, as the pool of a replica for writes
-            if role == "reading" and tally is pools.tallies["writing"]:
+            if role == "reading" and counters is pools.counters["writing"]:
                 continue  # one pool for both
-            yield POOL_TIMEOUTS, key, tally.timeouts
-            yield POOL_OPENED, key, tally.opened
-            yield WAITING, key, tally.waiting
+            yield POOL_TIMEOUTS, key, counters.timeouts
+            yield POOL_OPENED, key, counters.opened
+            yield WAITING, key, counters.waiting
             pool = engine.sync_engine.pool if engine is not None else None
             yield USED, key, checked_out(pool) if pool is not None else 0
             yield IDLE, key, _idle(pool) if pool is not None else 0
