@@ -137,7 +137,7 @@ def reads_leave_no_trace(patch: pytest.MonkeyPatch) -> None:
 
 def local_without_a_transaction(patch: pytest.MonkeyPatch) -> None:
     """What means something only inside a transaction runs by itself, and means nothing."""
-    patch.setattr(PooledConnection, "engage", lambda _connection, *_isolation: None)
+    patch.setattr(PooledConnection, "ask_for_transaction", lambda _connection, *_isolation: None)
 
 
 def rested_goes_on_unconfirmed(patch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ class PooledConnection(LimitedConnection):
     """Whether a statement may have left something that outlives the session."""
     spoilt = False
     """Whether a reset cannot undo what it holds, so that it must be closed."""
-    engaged = False
+    transaction_asked = False
     """Whether a READ ONLY transaction was asked for."""
     unsure = False
     """Whether code ran that may have lifted the fence for the transactions to come."""
@@ -57,7 +57,7 @@ class PooledConnection(LimitedConnection):
     @property
     def untouched(self) -> bool:
         """Whether it goes back to its pool as it came: nothing will be sent to reset it."""
-        return not (self.touched or self.engaged or self.closed or self.invalidated)
+        return not (self.touched or self.transaction_asked or self.closed or self.invalidated)
 
     @property
     def traffic(self) -> Any:
@@ -88,17 +88,17 @@ class PooledConnection(LimitedConnection):
 
     def prepare_for(self, effect: Effect, statement: str) -> None:
         """Give the statement the transaction that it needs, and remember what it leaves. Raises as `note()`."""
-        self.refuse_lifting(effect, engaged=self.engaged)
+        self.refuse_lifting(effect, transaction_asked=self.transaction_asked)
         self.pooling.refuse(effect)
         self.remember(effect)
         if effect & IN_TRANSACTION:
-            self.engage()
+            self.ask_for_transaction()
         if self.unsure and not takes_a_snapshot(statement):
             self._take_snapshot()
 
-    def refuse_lifting(self, effect: Effect, *, engaged: bool) -> None:
+    def refuse_lifting(self, effect: Effect, *, transaction_asked: bool) -> None:
         """Raise `ReadOnly` for a statement that would lift the fence, or end the transaction it was given."""
-        if effect & Effect.LIFTS or (effect & Effect.ENDS and (engaged or effect & IN_TRANSACTION)):
+        if effect & Effect.LIFTS or (effect & Effect.ENDS and (transaction_asked or effect & IN_TRANSACTION)):
             raise ReadOnly(
                 "a read session keeps its transactions read-only, and this statement would end that. " + WAY_OUT
             )
@@ -111,15 +111,15 @@ class PooledConnection(LimitedConnection):
         if effect & Effect.UNKNOWN:
             self.traffic.relearn()
 
-    def engage(self, isolation: str = "READ COMMITTED") -> None:
+    def ask_for_transaction(self, isolation: str = "READ COMMITTED") -> None:
         """Run the following statements in a READ ONLY transaction, until it ends; BEGIN goes with the first."""
-        if self.engaged or self.dialect.name != "postgresql":
+        if self.transaction_asked or self.dialect.name != "postgresql":
             return
         adapter = self.connection.dbapi_connection
         assert adapter is not None
         self.dialect.set_isolation_level(adapter, cast("Any", isolation))
         cast("Any", self.dialect).set_readonly(adapter, True)
-        self.engaged = True
+        self.transaction_asked = True
 
     def _take_snapshot(self) -> None:
         cursor = self.connection.cursor()
@@ -128,9 +128,9 @@ class PooledConnection(LimitedConnection):
         finally:
             cursor.close()
 
-    def disengage(self) -> None:
+    def end_transaction(self) -> None:
         """Return to AUTOCOMMIT: the transaction has ended."""
-        self.engaged = False
+        self.transaction_asked = False
         if self.closed or self.invalidated:
             return
         self.pooling.relax(self.dialect, self.connection.dbapi_connection)
@@ -143,7 +143,7 @@ class PooledConnection(LimitedConnection):
 
     def begin_nested(self) -> NestedTransaction:
         """As `Connection.begin_nested`; a savepoint asks for a transaction."""
-        self.engage()
+        self.ask_for_transaction()
         return super().begin_nested()
 
     def execution_options(self, **opt: Any) -> Connection:
@@ -162,9 +162,9 @@ class PooledConnection(LimitedConnection):
                     "isolation_level SERIALIZABLE cannot be had from a replica: "
                     "use db.read(snapshot=True), which is REPEATABLE READ, or a write session"
                 )
-            self.engage(level.upper())
+            self.ask_for_transaction(level.upper())
         elif readonly:
-            self.engage()
+            self.ask_for_transaction()
         return super().execution_options(**opt) if opt else self
 
     def close(self) -> None:
@@ -172,7 +172,7 @@ class PooledConnection(LimitedConnection):
         if self.limited is not None:
             self.lift()
         try:
-            if self.engaged or self.touched:
+            if self.transaction_asked or self.touched:
                 self._restore()
         finally:
             super().close()
@@ -180,9 +180,9 @@ class PooledConnection(LimitedConnection):
     def _restore(self) -> None:
         transaction = self.get_transaction()
         if transaction is not None:
-            transaction.close()  # it disengages
-        if self.engaged:
-            self.disengage()
+            transaction.close()  # it ends the one that was asked for
+        if self.transaction_asked:
+            self.end_transaction()
         if self.touched and not (self.closed or self.invalidated):
             self._undo()
 
@@ -223,8 +223,8 @@ class _Reading(RootTransaction):
         try:
             super().close()
         finally:
-            if self.connection.engaged:
-                self.connection.disengage()
+            if self.connection.transaction_asked:
+                self.connection.end_transaction()
 
     def rollback(self) -> None:
         if self.connection.limited is not None:
@@ -232,8 +232,8 @@ class _Reading(RootTransaction):
         try:
             super().rollback()
         finally:
-            if self.connection.engaged:
-                self.connection.disengage()
+            if self.connection.transaction_asked:
+                self.connection.end_transaction()
 
     def commit(self) -> None:
         if self.connection.limited is not None:
@@ -241,5 +241,5 @@ class _Reading(RootTransaction):
         try:
             super().commit()
         finally:
-            if self.connection.engaged:
-                self.connection.disengage()
+            if self.connection.transaction_asked:
+                self.connection.end_transaction()

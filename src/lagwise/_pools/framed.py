@@ -29,25 +29,25 @@ class FramedConnection(PooledConnection):
             if not driver_of(self).is_in_transaction():
                 abandon(self)
                 raise ReadOnly("a statement has ended the READ ONLY transaction that it was given. " + WAY_OUT)
-            if self.failed and not self.engaged:
+            if self.failed and not self.transaction_asked:
                 self._end_frame()
         super().note(statement)
         self.framed = True
 
-    def refuse_lifting(self, effect: Effect, *, engaged: bool) -> None:
+    def refuse_lifting(self, effect: Effect, *, transaction_asked: bool) -> None:
         """As `PooledConnection.refuse_lifting`; there is always a transaction that a statement may end."""
-        super().refuse_lifting(effect, engaged=True)
+        super().refuse_lifting(effect, transaction_asked=True)
         if effect & Effect.BEGINS:
             raise RoutingError(
                 'with pooling="transaction" a read session begins a transaction by session.begin(), connection.begin() '
                 "or connection.transaction(), not by a statement"
             )
 
-    def engage(self, isolation: str = "READ COMMITTED") -> None:
-        """As `PooledConnection.engage`."""
-        if not self.engaged:
+    def ask_for_transaction(self, isolation: str = "READ COMMITTED") -> None:
+        """As `PooledConnection.ask_for_transaction`."""
+        if not self.transaction_asked:
             self.framed = self.failed = False
-        super().engage(isolation)
+        super().ask_for_transaction(isolation)
 
     def begin(self) -> RootTransaction:
         """As `Connection.begin`."""
@@ -72,7 +72,7 @@ class _Framed(RootTransaction):
         try:
             super().close()
         except Exception:
-            if self.connection.engaged:
+            if self.connection.transaction_asked:
                 raise
             abandon(self.connection)  # the rows are read, and a server ends what its client has left open
         finally:
@@ -94,5 +94,5 @@ class _Framed(RootTransaction):
     def _ended(self) -> None:
         connection = self.connection
         connection.framed = connection.failed = False
-        if connection.engaged:
-            connection.disengage()
+        if connection.transaction_asked:
+            connection.end_transaction()

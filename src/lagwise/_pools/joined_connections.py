@@ -45,21 +45,21 @@ class JoinedReading(PooledConnection):
 
         Unless a transaction that was asked for has failed with it.
         """
-        if self.failed and not self.engaged and not self.in_nested_transaction():
+        if self.failed and not self.transaction_asked and not self.in_nested_transaction():
             self.failed = False
             await self.joined.run(_REWIND)
 
-    def refuse_lifting(self, effect: Effect, *, engaged: bool) -> None:
+    def refuse_lifting(self, effect: Effect, *, transaction_asked: bool) -> None:
         """As `PooledConnection.refuse_lifting`; it is always in a transaction."""
-        super().refuse_lifting(effect, engaged=True)
+        super().refuse_lifting(effect, transaction_asked=True)
 
-    def engage(self, isolation: str = "READ COMMITTED") -> None:
+    def ask_for_transaction(self, isolation: str = "READ COMMITTED") -> None:
         """Keep the savepoint until the transaction that is asked for has ended."""
-        self.engaged = True
+        self.transaction_asked = True
 
-    def disengage(self) -> None:
+    def end_transaction(self) -> None:
         """End that transaction: what it has set ends with it."""
-        self.engaged = self.failed = False
+        self.transaction_asked = self.failed = False
         if not (self.closed or self.invalidated):
             await_only(self.joined.run(_REWIND))
 

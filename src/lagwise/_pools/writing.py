@@ -53,7 +53,7 @@ class WritingConnection(PooledConnection):
             self.committed_by_text = True
             pending.announce()
 
-    def engage(self, isolation: str = "READ COMMITTED") -> None:
+    def ask_for_transaction(self, isolation: str = "READ COMMITTED") -> None:
         """Do nothing: a write session has only the transactions that its application begins."""
 
     def execution_options(self, **opt: Any) -> Connection:

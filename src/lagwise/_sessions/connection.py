@@ -115,7 +115,7 @@ class ConnectionRouting:
         if lease.connection is None:
             await self.arrive()
         elif lease.intent.snapshot:
-            lease.connection.engage("REPEATABLE READ")  # the caller may have ended the transaction before
+            lease.connection.ask_for_transaction("REPEATABLE READ")  # the caller may have ended the transaction before
 
     def confirm_current(self) -> bool:
         """Whether the connection shows what the client has written. Raises as `confirm()`."""

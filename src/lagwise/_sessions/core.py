@@ -116,7 +116,7 @@ class RoutedConnection(AsyncConnection):
         plain = super().stream
 
         async def streamed() -> AsyncResult[Any]:
-            self._routing.connection.engage()  # so the connection stays until its transaction ends
+            self._routing.connection.ask_for_transaction()  # so the connection stays until its transaction ends
             begun: AsyncResult[Any] = await plain(*args, **kw)
             return begun
 

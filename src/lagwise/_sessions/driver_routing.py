@@ -119,7 +119,7 @@ class DriverRouting(DriverTransaction):
         self._heed(effects_of(statement, connection.catalog), connection)
 
     def _heed(self, effect: Effect, connection: PooledConnection) -> None:
-        connection.refuse_lifting(effect, engaged=self.transaction is not None)
+        connection.refuse_lifting(effect, transaction_asked=self.transaction is not None)
         connection.pooling.refuse(effect)
         connection.remember(effect)
 

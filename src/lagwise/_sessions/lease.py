@@ -136,7 +136,7 @@ class Lease:
     def may_rest(self) -> bool:
         """Whether the connection can go back to its pool between two statements."""
         connection = self.connection
-        if connection is None or connection.touched or connection.engaged:
+        if connection is None or connection.touched or connection.transaction_asked:
             return False
         if self.held or self.transactional or self.intent.snapshot:
             return False
@@ -158,15 +158,15 @@ class Lease:
                     self.commit.close()
                 self.commit = SessionCommit(self._ledger, self.node, self.seen, connection)
         elif self.intent.snapshot:
-            connection.engage("REPEATABLE READ")
+            connection.ask_for_transaction("REPEATABLE READ")
         elif self.transactional:
-            connection.engage()
+            connection.ask_for_transaction()
 
     def ask_for_transaction(self) -> None:
         """The application needs a transaction on its node: begin one now, or with the next connection."""
         self.transactional = True
         if self.connection is not None:
-            self.connection.engage()
+            self.connection.ask_for_transaction()
 
     def end_transaction(self) -> None:
         """The transaction that the application asked for has ended."""
