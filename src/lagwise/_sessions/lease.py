@@ -17,7 +17,7 @@ from lagwise._pools.engine import RoutedEngine
 from lagwise._pools.writing import WritingConnection
 from lagwise._sessions.asking import left_behind, lost_twice
 from lagwise._sessions.commits import SessionCommit
-from lagwise._sessions.stay import Phase, Stay
+from lagwise._sessions.stay import Stay
 
 ROUTE = "lagwise.route"
 
@@ -55,18 +55,14 @@ class Lease:
         return self.stay.engine if self.stay is not None else None
 
     @property
-    def phase(self) -> Phase:
-        """How far the session has come."""
-        return Phase.ENGAGED if self.engaged else Phase.NEW if self.stay is None else Phase.PLACED
-
-    @property
     def node(self) -> str:
         """The name of the chosen node; empty before there is one."""
         return (self.stay.route.node if self.stay is not None else None) or ""
 
     def __repr__(self) -> str:
+        come = "engaged" if self.engaged else "new" if self.stay is None else "placed"
         where = str(self.stay.route) if self.stay is not None else "nowhere yet"
-        return f"<Lease {'write' if self.intent.write else 'read'} {self.phase.name.lower()} {where}>"
+        return f"<Lease {'write' if self.intent.write else 'read'} {come} {where}>"
 
     async def place(self) -> RoutedEngine:
         """Choose the node, unless there is one. Raises `NoPrimary` and `NoReplica`."""
