@@ -120,6 +120,6 @@ def test_a_contradiction_is_said_in_the_error() -> None:
     assert "every node contradicts what is known of this cluster" in said
     assert "5 s" in said
     assert view.identity == Identity(
-        system=SYSTEM, timeline=1, sure=True, leaders=frozenset({"primary"}), doubt=view.identity.doubt
+        system=SYSTEM, timeline=1, sure=True, leaders=frozenset({"primary"}), contradiction=view.identity.contradiction
     )
     assert all(node.reading is not None and node.reading.role in Role for node in view.nodes)

@@ -63,7 +63,7 @@ def system_identifier(system: int | str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class Contradiction:
     """What the nodes say instead of what is believed, and since when all of them do (monotonic seconds)."""
 
     system: int
@@ -79,7 +79,7 @@ class Identity:
         sure: a pin, the node configured as primary, or a majority of the nodes confirms `system`; until then nothing
             is written.
         leaders: the nodes that have been seen as a primary on this timeline: its acknowledged writes are there.
-        doubt: what every node says instead.
+        contradiction: what every node says instead.
         abandoned: the timeline of this cluster that was believed until the nodes had denied it for long enough; 0.
         suspect_until: positions that clients bring may be of what was abandoned until then, monotonic seconds.
     """
@@ -88,7 +88,7 @@ class Identity:
     timeline: int = 0
     sure: bool = False
     leaders: frozenset[str] = frozenset()
-    doubt: Doubt | None = None
+    contradiction: Contradiction | None = None
     abandoned: int = 0
     suspect_until: float = -inf
 
@@ -121,7 +121,7 @@ def believe(nodes: Sequence[Node], before: Identity, terms: Terms) -> tuple[Iden
         followed = [each.timeline for each in _own(voices, known.system) if each.role is Role.REPLICA]
         timeline = max([known.timeline, *followed])
     if timeline != known.timeline:
-        known = replace(known, timeline=timeline, leaders=frozenset(), doubt=None)
+        known = replace(known, timeline=timeline, leaders=frozenset(), contradiction=None)
     leaders = {
         node.name for node in voices if node.reading is not None and node.reading.role is Role.PRIMARY
         and (node.reading.system, node.reading.timeline) == known.line
@@ -168,16 +168,16 @@ def _cluster(nodes: Sequence[Node], voices: Sequence[Node], known: Identity, ter
 
 
 def _given_way(nodes: Sequence[Node], voices: Sequence[Node], before: Identity, terms: Terms) -> Identity:
-    """The belief, with a doubt while every node contradicts it; another belief when that has lasted long enough."""
-    said = _contradiction(nodes, voices, before, terms)
+    """The belief, with its contradiction while every node says it; another belief when that has lasted long enough."""
+    said = _said_instead(nodes, voices, before, terms)
     if said is None:
-        return replace(before, doubt=None) if before.doubt is not None else before
-    doubt = before.doubt
-    if doubt is None or (doubt.system, doubt.timeline) != said:
-        doubt = Doubt(*said, since=_latest(voices))
+        return replace(before, contradiction=None) if before.contradiction is not None else before
+    contradiction = before.contradiction
+    if contradiction is None or (contradiction.system, contradiction.timeline) != said:
+        contradiction = Contradiction(*said, since=_latest(voices))
     earliest = min(node.reading.at for node in voices if node.reading is not None)
-    if earliest < doubt.since + terms.patience:
-        return replace(before, doubt=doubt)
+    if earliest < contradiction.since + terms.patience:
+        return replace(before, contradiction=contradiction)
     system, timeline = said
     if system != before.system:
         return Identity(system=system, sure=True)
@@ -187,7 +187,7 @@ def _given_way(nodes: Sequence[Node], voices: Sequence[Node], before: Identity, 
     return Identity(system=system, timeline=timeline, sure=True, abandoned=before.timeline, suspect_until=until)
 
 
-def _contradiction(
+def _said_instead(
     nodes: Sequence[Node], voices: Sequence[Node], before: Identity, terms: Terms
 ) -> tuple[int, int] | None:
     """The system and the timeline that the nodes agree on against what is believed, if they do.

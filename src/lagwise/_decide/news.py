@@ -40,10 +40,12 @@ def news(before: View, now: View) -> Iterator[Event]:
         yield ClusterChanged(believed=before.system, system=now.system)
     elif now.timeline < before.timeline:
         yield TimelineAbandoned(believed=before.timeline, timeline=now.timeline)
-    doubt = now.identity.doubt
-    if doubt is not None and before.identity.doubt is None:
+    contradiction = now.identity.contradiction
+    if contradiction is not None and before.identity.contradiction is None:
         yield BeliefContradicted(
-            believed=now.identity.line, said=(doubt.system, doubt.timeline), for_seconds=now.terms.patience
+            believed=now.identity.line,
+            said=(contradiction.system, contradiction.timeline),
+            for_seconds=now.terms.patience,
         )
 
 

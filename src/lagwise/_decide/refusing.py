@@ -41,7 +41,7 @@ def refusal(
             f"no replica may serve this read ({chosen.reason}) and fall_back is False. {nodes}. "
             "Wait for a replica to catch up, or set Policy(fall_back=True)."
         )
-    if view.identity.doubt is not None:
+    if view.identity.contradiction is not None:
         return NoPrimary(
             f"every node contradicts what is known of this cluster (timeline {view.timeline} of {view.system}): it may "
             f"have been restored, or a promotion undone. {nodes}. Retry: they are believed when they have said so for "

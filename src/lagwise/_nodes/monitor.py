@@ -157,7 +157,7 @@ class Monitor(Board):
 
     def suspect(self, name: str, _error: str = "") -> None:
         """Probe over new connections until one succeeds: a session got none, or its statement timed out."""
-        self._watches[name].doubt()
+        self._watches[name].distrust()
 
     def drain(self, name: str, *, drained: bool) -> None:
         """Take a replica out of rotation, or let it back."""

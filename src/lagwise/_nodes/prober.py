@@ -47,7 +47,7 @@ class Prober:
         self._latest: Reading | None = None
         self.lost: Callable[[], None] = lambda: None
         """Called when the server closes the connection between two probes."""
-        self.doubted = False
+        self.distrusted = False
         """Whether an older connection proves nothing: a session got no new one, or timed out. A new one ends it."""
         self.refusal: Exception | None = None
         """Why the latest probe got no new connection, when it tried and was answered over an older one."""
@@ -78,7 +78,7 @@ class Prober:
             return await self._read_other()
         try:
             driver = self._driver
-            if driver is not None and not self.doubted and not driver.is_closed():
+            if driver is not None and not self.distrusted and not driver.is_closed():
                 try:
                     return await self._read(driver)
                 except TimeoutError:
@@ -94,7 +94,7 @@ class Prober:
                 self.refusal = error
                 return reading
             self._drop()
-            self._driver, self.doubted = connected, False
+            self._driver, self.distrusted = connected, False
             return await self._read(connected)
         except BaseException:
             self._drop()

@@ -22,7 +22,7 @@ from lagwise.policy import Policy
 _LEAST_GAP = 0.001  # seconds between the beginnings of any two probes of a node
 _GAP, _LONGEST_GAP = 0.002, 0.1  # seconds between two probes of a node that sessions wait for, however many
 _GROWTH = 1.5  # of that gap, for each probe that woke no session
-_DOUBT_GAP = 0.1  # seconds between two new connections made because sessions were refused theirs
+_DISTRUST_GAP = 0.1  # seconds between two new connections made because sessions were refused theirs
 _PART = 16  # the most probes of a replica in the time by which it is behind
 
 
@@ -96,11 +96,11 @@ class Watch:
         """Ask for a newer reading soon, at the slowest of the rates at which sessions wait for one."""
         self._wake_at(self._started_at + _LONGEST_GAP)
 
-    def doubt(self) -> None:
+    def distrust(self) -> None:
         """Probe over a new connection: a session got none, or timed out, so answers over an older one prove nothing."""
-        if not self.prober.doubted:
-            self.prober.doubted = True
-            self._wake_at(self._asked_anew + _DOUBT_GAP)
+        if not self.prober.distrusted:
+            self.prober.distrusted = True
+            self._wake_at(self._asked_anew + _DISTRUST_GAP)
 
     @property
     def _asking(self) -> bool:
@@ -109,7 +109,7 @@ class Watch:
     async def _read(self) -> None:
         self._started_at = started = self._clock()
         self._due = inf  # what is wanted from here on may need another probe
-        if self.prober.doubted:
+        if self.prober.distrusted:
             self._asked_anew = started
         try:
             reading = await self.prober.read()
@@ -140,7 +140,7 @@ class Watch:
         A replica that is only full, or starting up, stays while its pools hold connections. Nothing can replace a
         primary, so its connections are used as long as they work.
         """
-        if not self.prober.doubted or reading is None or reading.role is not Role.REPLICA:
+        if not self.prober.distrusted or reading is None or reading.role is not Role.REPLICA:
             return False
         return not (cause.kind in BUSY and self.prober.has_pooled)
 
