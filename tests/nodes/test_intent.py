@@ -13,7 +13,7 @@ from lagwise._client.causality import known_systems
 from lagwise._decide.route import Demand, route
 from lagwise._decide.token import Position
 from lagwise._decide.view import View
-from lagwise._nodes.intent import Intent, meet
+from lagwise._nodes.intent import Intent, register_cluster
 from tests.kit.worlds import SYSTEM, after, primary, replica, unreachable
 
 ELSEWHERE = SYSTEM + 90
@@ -123,14 +123,14 @@ def test_a_cluster_that_belief_has_left_is_a_strangers() -> None:
     """Its positions mean the primary until their window ends, then nothing; those of the new one are compared."""
     moved = after([primary(40, system=ELSEWHERE), replica("replica-1", 40, system=ELSEWHERE)])
     there = Position(system=ELSEWHERE, timeline=1, lsn=LSN(30), issued_at=now())
-    meet(VIEW, moved)
+    register_cluster(VIEW, moved)
     assert asked(here(), view=moved).sticky
     assert not asked(here(age=70), view=moved).sticky
     assert asked(there, view=moved) == Demand(timeline=1, floor=LSN(30))
 
 
-def test_a_cluster_that_is_not_confirmed_is_not_met() -> None:
+def test_a_cluster_that_is_not_confirmed_is_not_registered() -> None:
     """A node that alone answers does not make its cluster known: tokens of it still mean the primary."""
     alone = after([unreachable("primary"), unreachable("replica-1"), primary(40, name="replica-2", system=ELSEWHERE)])
-    meet(VIEW, alone)
+    register_cluster(VIEW, alone)
     assert ELSEWHERE not in known_systems

@@ -34,7 +34,7 @@ def comparable(view: View, goal: Position) -> bool:
     return goal.timeline == view.timeline and goal.system == view.system
 
 
-def lacking(view: View, goal: Position) -> tuple[Node, ...]:
+def still_behind(view: View, goal: Position) -> tuple[Node, ...]:
     """The replicas that do not have `goal`: those in rotation, and those that lag, which come back by themselves.
 
     A node that serves no reads for another reason may never come back, and a deployment must not wait for it.
@@ -53,7 +53,7 @@ def _has(node: Node, goal: Position) -> bool:
 def not_caught_up(view: View, goal: Position | None, timeout: float, now: float) -> NotCaughtUp:
     """The error when the time is over: who is behind, by how much, and what to do."""
     known = goal is not None and comparable(view, goal)
-    nodes = lacking(view, goal) if goal is not None and known else tuple(_awaited(view))
+    nodes = still_behind(view, goal) if goal is not None and known else tuple(_awaited(view))
     what = "the position" if known else "the primary's position, which is unknown because no primary can be reached"
     behind = "; ".join(f"{node.name}: {_distance(node, goal if known else None, now)}" for node in nodes)
     return NotCaughtUp(

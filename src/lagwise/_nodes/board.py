@@ -7,7 +7,7 @@ from lagwise._decide.events import Watcher
 from lagwise._decide.failure import Cause
 from lagwise._decide.news import news
 from lagwise._decide.view import Node, Reading, Role, Standing, View
-from lagwise._nodes.intent import meet
+from lagwise._nodes.intent import register_cluster
 from lagwise._nodes.waiting import Queue
 
 
@@ -62,7 +62,7 @@ class Board:
             return
         before, fresh = self.view, self._news
         self.view, self._news = View.of((fresh.get(node.name, node) for node in before.nodes), before), {}
-        meet(before, self.view)
+        register_cluster(before, self.view)
         self._wake(before, fresh)
         for event in news(before, self.view):
             self._tell(event)

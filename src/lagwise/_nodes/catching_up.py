@@ -3,7 +3,7 @@
 import math
 from math import inf
 
-from lagwise._decide.catching_up import comparable, lacking, not_caught_up, target
+from lagwise._decide.catching_up import comparable, not_caught_up, still_behind, target
 from lagwise._decide.token import CausalToken, Position
 from lagwise._nodes.monitor import Monitor
 from lagwise.errors import NotOpen
@@ -42,7 +42,7 @@ async def caught_up(
             return token or _NOTHING
         if goal is None or not comparable(view, goal):
             goal = target(view, token, began)
-        lack = lacking(view, goal) if goal is not None else ()
+        lack = still_behind(view, goal) if goal is not None else ()
         if goal is not None and not lack:
             return CausalToken.of([goal])
         if (

@@ -13,7 +13,7 @@ from lagwise._pools.limiting import checked
 from lagwise.policy import Policy
 
 
-def meet(before: View, now: View) -> None:
+def register_cluster(before: View, now: View) -> None:
     """Register the cluster of this view as known. A position of an unknown cluster may be of ours, before it was moved.
 
     A cluster that is no longer believed to be ours is unknown again: its positions mean the primary until their window

@@ -11,8 +11,8 @@ from lagwise._decide.failure import Cause, cause_of
 from lagwise._decide.view import Reading, Role
 from lagwise._nodes.board import Board
 from lagwise._nodes.learning import Learning
+from lagwise._nodes.probe_failure import BUSY, answered, silent, words_of
 from lagwise._nodes.prober import Prober
-from lagwise._nodes.refusal import BUSY, answered, silent, words_of
 from lagwise._nodes.silence import Silence
 from lagwise._nodes.waiting import Queue
 from lagwise._pools.traffic import Traffic

@@ -62,7 +62,7 @@ class Twin(OptionedEngine):
     """An engine like another in all but the pool, and without the isolation level that its options set."""
 
     def __init__(self, base: Engine, pool: Pool) -> None:
-        self._apart = pool
+        self._own = pool
         super().__init__(base, {})
         dialect: Any = base.dialect
         isolation = dialect.connection_characteristics
@@ -74,11 +74,11 @@ class Twin(OptionedEngine):
         @property
         def pool(self) -> Pool:
             """Its own."""
-            return self._apart
+            return self._own
 
         @pool.setter
         def pool(self, pool: Pool) -> None:
-            self._apart = pool
+            self._own = pool
 
         @property
         def _has_events(self) -> bool:

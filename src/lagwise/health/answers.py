@@ -97,7 +97,7 @@ def _node(view: View, node: Node, max_lag: float, now: float) -> NodeHealth:
         timeline=reading.timeline if reading is not None else None,
         lsn=str(reading.lsn) if reading is not None else None,
         staleness=round(staleness, 6) if isfinite(staleness) else None,
-        lag_bytes=view.lag(node),
+        lag_bytes=view.lag_bytes(node),
         reading_age=round(now - reading.at, 6) if reading is not None else None,
         weight=node.weight,
         drained=node.drained,

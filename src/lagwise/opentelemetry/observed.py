@@ -91,7 +91,7 @@ def _staleness(view: View, node: Node, now: float) -> float | None:
 
 
 def _lag(view: View, node: Node, _now: float) -> int | None:
-    return view.lag(node)
+    return view.lag_bytes(node)
 
 
 def _age(_: View, node: Node, now: float) -> float | None:

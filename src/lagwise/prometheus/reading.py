@@ -92,7 +92,7 @@ def _nodes(db: Router) -> Iterator[Number]:
     for node in view.nodes:
         reading, standing, key = node.reading, view.standing(node, max_lag, now), (node.name,)
         yield STALENESS, key, 0.0 if standing is Standing.PRIMARY else node.staleness(now)
-        yield LAG, key, inf if (lag := view.lag(node)) is None else lag
+        yield LAG, key, inf if (lag := view.lag_bytes(node)) is None else lag
         yield IN_ROTATION, key, standing is Standing.IN_ROTATION
         yield READING_AGE, key, inf if reading is None else max(0.0, now - reading.at)
 
