@@ -368,3 +368,9 @@ def test_a_start_while_the_configured_primary_is_away() -> None:
     view = View.of([*here, of_database(replica("replica-2", 50), 6), of_database(replica("replica-3", 50), 5)])
     assert standings(view)["replica-2"] == "other-database"
     assert standings(view)["replica-3"] != "other-database"
+
+
+def test_staleness_is_shown_where_it_has_a_bound() -> None:
+    """None for a node that is not followed, as health and metrics show it; the primary is never stale."""
+    view = after([primary(50, at=9.0), replica("good", 50), unreachable("gone")])
+    assert [node.shown_staleness(10.0) for node in view.nodes] == [0.0, 1.0, None]

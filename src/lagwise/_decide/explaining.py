@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 
 from lagwise._decide.refusing import no_place, refusal, why
 from lagwise._decide.route import Demand, Reason, Route, deposed, limit_reached, route
@@ -171,7 +170,7 @@ def _serving(view: View, policy: Policy, demand: Demand, now: float) -> frozense
 
 def _node(view: View, node: Node, policy: Policy, demand: Demand, now: float, *, serves: bool) -> NodeExplained:
     standing = view.standing(node, policy.max_lag, now)
-    staleness = 0.0 if standing is Standing.PRIMARY else node.staleness(now)
+    staleness = node.shown_staleness(now)
     lacks: int | None = None
     if node is view.primary:
         words = f"the primary, at {node.reading.lsn}" if node.reading is not None else "the primary"
@@ -186,12 +185,12 @@ def _node(view: View, node: Node, policy: Policy, demand: Demand, now: float, *,
         serves=serves,
         why=words,
         lacks=lacks,
-        staleness=staleness if isfinite(staleness) else None,
+        staleness=staleness,
     )
 
 
 def _unfit(view: View, node: Node, policy: Policy, demand: Demand, lacks: int | None, now: float) -> str:
-    standing, behind = view.standing(node, policy.max_lag, now), _behind(node.staleness(now))
+    standing, behind = view.standing(node, policy.max_lag, now), _behind(node.shown_staleness(now))
     # The decision for a picture in which no other replica is in rotation says what is missing in this one.
     alone = view.without(frozenset(each.name for each in view.nodes if each is not node))
     reason = route(alone, policy, demand, now, draw=_first).reason
@@ -204,8 +203,8 @@ def _unfit(view: View, node: Node, policy: Policy, demand: Demand, lacks: int | 
     return f"in rotation, {behind}" if standing is Standing.IN_ROTATION else why(view, node, policy, now)
 
 
-def _behind(staleness: float) -> str:
-    return f"{staleness:.3g} s behind at most" if isfinite(staleness) else "and its staleness is not known"
+def _behind(staleness: float | None) -> str:
+    return f"{staleness:.3g} s behind at most" if staleness is not None else "and its staleness is not known"
 
 
 def _position(view: View, policy: Policy, position: Position, wall: float) -> PositionExplained:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf
+from math import inf, isfinite
 
 from lagwise._decide.failure import Cause
 from lagwise._decide.lsn import LSN
@@ -91,6 +91,13 @@ class Node:
     def staleness(self, now: float) -> float:
         """Seconds by which this replica may be behind the primary; infinite when that cannot be bounded."""
         return max(0.0, now - self.fresh_at)
+
+    def shown_staleness(self, now: float) -> float | None:
+        """The staleness as health, metrics and explanations show it: 0 for the primary, None where it has no bound."""
+        if self.standing is Standing.PRIMARY:
+            return 0.0
+        staleness = self.staleness(now)
+        return staleness if isfinite(staleness) else None
 
 
 def second_names(nodes: Iterable[Node]) -> frozenset[str]:

@@ -87,8 +87,7 @@ def _node_status(view: View, node: Node, max_lag: float, now: float) -> Status:
 
 def _node(view: View, node: Node, max_lag: float, now: float) -> NodeHealth:
     reading, standing = node.reading, view.standing(node, max_lag, now)
-    is_primary = standing is Standing.PRIMARY
-    staleness = 0.0 if is_primary else node.staleness(now)
+    staleness = node.shown_staleness(now)
     return NodeHealth(
         status=_node_status(view, node, max_lag, now),
         standing=standing,
@@ -96,7 +95,7 @@ def _node(view: View, node: Node, max_lag: float, now: float) -> NodeHealth:
         role=reading.role.value if reading is not None else None,
         timeline=reading.timeline if reading is not None else None,
         lsn=str(reading.lsn) if reading is not None else None,
-        staleness=round(staleness, 6) if isfinite(staleness) else None,
+        staleness=round(staleness, 6) if staleness is not None else None,
         lag_bytes=view.lag_bytes(node),
         reading_age=round(now - reading.at, 6) if reading is not None else None,
         weight=node.weight,

@@ -85,9 +85,8 @@ def _of_all(value: Callable[[Router], float | None], db: Router, _: Tally) -> Po
         yield known, {}
 
 
-def _staleness(view: View, node: Node, now: float) -> float | None:
-    staleness = 0.0 if node.standing is Standing.PRIMARY else node.staleness(now)
-    return staleness if isfinite(staleness) else None
+def _staleness(_: View, node: Node, now: float) -> float | None:
+    return node.shown_staleness(now)
 
 
 def _lag(view: View, node: Node, _now: float) -> int | None:

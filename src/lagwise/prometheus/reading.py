@@ -91,7 +91,7 @@ def _nodes(db: Router) -> Iterator[Number]:
         yield PRIMARY, (view.primary.name,), 1
     for node in view.nodes:
         reading, standing, key = node.reading, view.standing(node, max_lag, now), (node.name,)
-        yield STALENESS, key, 0.0 if standing is Standing.PRIMARY else node.staleness(now)
+        yield STALENESS, key, inf if (staleness := node.shown_staleness(now)) is None else staleness
         yield LAG, key, inf if (lag := view.lag_bytes(node)) is None else lag
         yield IN_ROTATION, key, standing is Standing.IN_ROTATION
         yield READING_AGE, key, inf if reading is None else max(0.0, now - reading.at)
