@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lagwise._decide.refusing import no_place, refusal, why
-from lagwise._decide.route import Demand, Reason, Route, deposed, limit_reached, route
+from lagwise._decide.route import Demand, Reason, Route, deposed, first, limit_reached, route
 from lagwise._decide.token import CausalToken, Position
 from lagwise._decide.view import Node, Standing, View
 from lagwise.errors import RoutingError
@@ -132,7 +132,7 @@ def explain(
         wall: seconds since the epoch.
         fallen_back: sessions that hold a place on the primary for want of a replica.
     """
-    chosen = route(view, policy, demand, now, draw=_first)
+    chosen = route(view, policy, demand, now, draw=first)
     serving = _serving(view, policy, demand, now)
     error: RoutingError | None = None
     if chosen.node is None:
@@ -147,10 +147,6 @@ def explain(
         nodes=tuple(_node(view, node, policy, demand, now, serves=node.name in serving) for node in view.nodes),
         token=tuple(_position(view, policy, position, wall) for position in token),
     )
-
-
-def _first() -> float:
-    return 0.0
 
 
 def _last() -> float:
@@ -193,7 +189,7 @@ def _unfit(view: View, node: Node, policy: Policy, demand: Demand, lacks: int | 
     standing, behind = view.standing(node, policy.max_lag, now), _behind(node.shown_staleness(now))
     # The decision for a picture in which no other replica is in rotation says what is missing in this one.
     alone = view.without(frozenset(each.name for each in view.nodes if each is not node))
-    reason = route(alone, policy, demand, now, draw=_first).reason
+    reason = route(alone, policy, demand, now, draw=first).reason
     if reason is Reason.NONE_CAUGHT_UP and lacks is not None:
         return f"lacks {lacks} bytes of what this client has seen, {behind}"
     if reason is Reason.ALL_LAGGING and standing is Standing.IN_ROTATION:

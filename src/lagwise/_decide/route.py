@@ -87,11 +87,16 @@ class Demand:
     doubted: bool = False
     max_staleness: float | None = None
 
+    def bound(self, policy: Policy) -> float:
+        """The seconds by which a replica may be behind to serve this."""
+        return policy.max_lag if self.max_staleness is None else min(self.max_staleness, policy.max_lag)
+
 
 _ANY = LSN(0)
 
 
-def _first() -> float:
+def first() -> float:
+    """The draw that chooses the most advanced of the replicas that qualify."""
     return 0.0
 
 
@@ -121,28 +126,20 @@ def route(
     floor = _floor(view, demand, now) if demand.timeline else _ANY
     if floor is None:
         return _fallen_back(view, policy, Reason.OTHER_TIMELINE)
-    if not view.rotation:
-        return _fallen_back(view, policy, Reason.NONE_IN_ROTATION)
-    bound = policy.max_lag if demand.max_staleness is None else min(demand.max_staleness, policy.max_lag)
-    able = view.fresh(now - bound)
-    reason = Reason.FRESH if able else Reason.ALL_LAGGING
-    if not able and view.primary is None and demand.max_staleness is None:
-        # Without a primary staleness has no bound. A floor still holds; for a client without one the policy decides.
-        # A doubt, or a position of another timeline, ends with its window because by then every replica in rotation is
-        # fresher than the write. Without a bound that is not known, so it does not end.
-        reason = Reason.NO_PRIMARY
-        uncovered = demand.doubted or (demand.timeline > 0 and not floor)
-        able = len(view.rotation) if not uncovered and (floor or policy.without_primary == "serve") else 0
-    if able and floor:
+    able = view.fresh(now - demand.bound(policy))
+    reason = Reason.FRESH
+    if not able:
+        able, reason = _beyond(view, policy, demand, floor)
+        if not able:
+            return _fallen_back(view, policy, reason)
+    if floor:
         # The floor says what this client must see; the bound on staleness, where there is one, is in `able` already.
         able = min(able, view.caught_up(floor))
         if not able:
-            reason = Reason.NONE_CAUGHT_UP
-        elif reason is Reason.FRESH:
+            return _fallen_back(view, policy, Reason.NONE_CAUGHT_UP)
+        if reason is Reason.FRESH:
             reason = Reason.CAUGHT_UP
-    if able:
-        return _pick(view, able, reason, draw)
-    return _fallen_back(view, policy, reason)
+    return _pick(view, able, reason, draw)
 
 
 def deposed(view: View, demand: Demand, now: float) -> bool:
@@ -152,7 +149,7 @@ def deposed(view: View, demand: Demand, now: float) -> bool:
 
 def serves(view: View, policy: Policy, demand: Demand, now: float, fallen_back: int) -> bool:
     """Whether a session with this demand would be opened now, while so many have fallen back to the primary."""
-    chosen = route(view, policy, demand, now, draw=_first)
+    chosen = route(view, policy, demand, now, draw=first)
     return chosen.node is not None and not (chosen.fell_back and limit_reached(policy, fallen_back))
 
 
@@ -181,6 +178,20 @@ def _floor(view: View, demand: Demand, now: float) -> LSN | None:
             # The primary has not reached the position a whole window later: its log is lost, and no replica will.
             return _ANY
     return demand.floor
+
+
+def _beyond(view: View, policy: Policy, demand: Demand, floor: LSN) -> tuple[int, Reason]:
+    """How many replicas may serve although none is known to be within the bound on staleness, and the reason."""
+    if not view.rotation:
+        return 0, Reason.NONE_IN_ROTATION
+    if view.primary is not None or demand.max_staleness is not None:
+        return 0, Reason.ALL_LAGGING
+    # Without a primary staleness has no bound. A floor still holds; for a client without one the policy decides.
+    # A doubt, or a position of another timeline, ends with its window because by then every replica in rotation is
+    # fresher than the write. Without a bound that is not known, so it does not end.
+    uncovered = demand.doubted or (demand.timeline > 0 and not floor)
+    able = len(view.rotation) if not uncovered and (floor or policy.without_primary == "serve") else 0
+    return able, Reason.NO_PRIMARY
 
 
 def _pick(view: View, able: int, reason: Reason, draw: Callable[[], float]) -> Route:

@@ -62,8 +62,7 @@ async def choose(
 async def _catch_up(
     monitor: Monitor, policy: Policy, demand: Demand, now: float, current: Callable[[], Route], chosen: Route
 ) -> Route:
-    bound = policy.max_lag if demand.max_staleness is None else min(demand.max_staleness, policy.max_lag)
-    deadline = monitor.clock() + policy.catch_up
-    while chosen.reason.may_improve and await monitor.improved(chosen.reason, demand.floor, now - bound, deadline):
+    since, deadline = now - demand.bound(policy), monitor.clock() + policy.catch_up
+    while chosen.reason.may_improve and await monitor.improved(chosen.reason, demand.floor, since, deadline):
         chosen = current()
     return chosen

@@ -9,14 +9,14 @@ from lagwise._decide.effect import Effect
 from lagwise._decide.statement import effects_of
 from lagwise._pools.driver import abandon, driver_of, run_driver
 from lagwise._pools.limited import LimitedConnection
+from lagwise._pools.options import ISOLATION
 from lagwise._pools.pooling import Pooling
+from lagwise._pools.translation import WAY_OUT
 from lagwise.errors import ReadOnly, RoutingError
 
 IN_TRANSACTION = Effect.TRANSACTION | Effect.OPAQUE | Effect.RESETS
 STAYS = Effect.TOUCHES | Effect.OPAQUE | Effect.RESETS | Effect.SPOILS | Effect.BEGINS
 _QUERIES = ("select", "with", "values", "table")
-_OPTIONS = ("isolation_level", "postgresql_readonly", "postgresql_deferrable")
-WAY_OUT = "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
 
 
 def takes_a_snapshot(statement: str) -> bool:
@@ -153,7 +153,7 @@ class PooledConnection(LimitedConnection):
             ReadOnly: `postgresql_readonly=False`.
             RoutingError: SERIALIZABLE, which a replica cannot give.
         """
-        level, readonly, _ = (opt.pop(name, None) for name in _OPTIONS)
+        level, readonly, _ = (opt.pop(name, None) for name in ISOLATION)
         if readonly is False:
             raise ReadOnly("postgresql_readonly=False makes no sense in a read session. " + WAY_OUT)
         if level is not None and level.upper() != "AUTOCOMMIT":

@@ -5,8 +5,9 @@ from typing import Any, cast
 from sqlalchemy.engine import RootTransaction
 
 from lagwise._decide.effect import Effect
-from lagwise._pools.connection import WAY_OUT, PooledConnection
+from lagwise._pools.connection import PooledConnection
 from lagwise._pools.driver import abandon, driver_of
+from lagwise._pools.translation import WAY_OUT
 from lagwise.errors import ReadOnly, RoutingError
 
 

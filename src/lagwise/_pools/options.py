@@ -5,7 +5,8 @@ from typing import Any
 
 from sqlalchemy.pool import QueuePool
 
-_ISOLATION = frozenset({"isolation_level", "postgresql_readonly", "postgresql_deferrable"})
+ISOLATION = ("isolation_level", "postgresql_readonly", "postgresql_deferrable")
+"""The options that a transaction's beginning depends on, and for reads the fence."""
 # Measured with asyncpg: SQLAlchemy's default of 5 + 10 opens and closes a connection per request under load.
 DEFAULTS: Mapping[str, Any] = {"pool_size": 20, "max_overflow": 0}
 
@@ -16,7 +17,7 @@ def without_isolation(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **options,
         "isolation_level": "AUTOCOMMIT",
-        "execution_options": {key: value for key, value in execution.items() if key not in _ISOLATION},
+        "execution_options": {key: value for key, value in execution.items() if key not in ISOLATION},
     }
 
 

@@ -3,6 +3,8 @@
 from lagwise._decide.failure import Failure
 from lagwise.errors import NoPrimary, ReadOnly, RoutingError
 
+WAY_OUT = "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
+
 
 def translation(failure: Failure, node: str, *, reads: bool, demoted: bool) -> RoutingError | None:
     """The error that says to the caller what the database's own does not, or None.
@@ -16,7 +18,7 @@ def translation(failure: Failure, node: str, *, reads: bool, demoted: bool) -> R
     if failure is Failure.READ_ONLY and reads:
         return ReadOnly(
             f"a read session on {node} attempted a write, or what only a primary can do, and the database refused it. "
-            "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
+            + WAY_OUT
         )
     if failure is Failure.READ_ONLY and demoted:
         return NoPrimary(f"{node} is read-only: it is not the primary any more and refused the write. Retry.")

@@ -11,13 +11,11 @@ from sqlalchemy.ext.asyncio.base import asyncstartablecontext
 from sqlalchemy.ext.asyncio.exc import AsyncContextNotStarted
 
 from lagwise._pools.connection import PooledConnection
+from lagwise._pools.options import ISOLATION
 from lagwise._sessions.connection import to_the_end
 from lagwise._sessions.core_routing import CoreRouting
 from lagwise._sessions.lease import Lease
 from lagwise.errors import ReadOnly, RoutingError
-
-# The options that the fence and a transaction's beginning depend on.
-_FIXED = frozenset({"isolation_level", "postgresql_readonly", "postgresql_deferrable"})
 
 
 class _BlockOfTheCallers(AsyncTransaction):
@@ -157,7 +155,7 @@ class RoutedConnection(AsyncConnection):
         Raises:
             ReadOnly: an option sets the isolation level or the access mode.
         """
-        if fixed := sorted(_FIXED & opt.keys()):
+        if fixed := sorted(opt.keys() & ISOLATION):
             raise ReadOnly(
                 f"{', '.join(fixed)} cannot be set here: a read connection has READ ONLY transactions; "
                 "for one snapshot use db.read.connect(snapshot=True)"

@@ -14,6 +14,7 @@ from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.nodes import Nodes
 from lagwise._pools.internals import SessionBlock, has_pending
 from lagwise._pools.joined import Joined
+from lagwise._pools.translation import WAY_OUT
 from lagwise._sessions.classes import routed
 from lagwise._sessions.core import RoutedConnection
 from lagwise._sessions.driver_connection import DriverBlock
@@ -217,7 +218,4 @@ def _refuse_pending(session: Session) -> None:
         return
     what, objects = ("added", session.new) if session.new else ("deleted", session.deleted)
     names = ", ".join(sorted({type(each).__name__ for each in objects}))
-    raise ReadOnly(
-        f"objects were {what} in a read session ({names}) and nothing was written. "
-        "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
-    )
+    raise ReadOnly(f"objects were {what} in a read session ({names}) and nothing was written. " + WAY_OUT)

@@ -12,7 +12,8 @@ from lagwise.health.draining import ProcessDrain
 from lagwise.health.models import Check, Health, NodeHealth, Nodes, PoolHealth, PoolsHealth, Status
 from lagwise.router import Router
 
-_WELL = {Standing.PRIMARY, Standing.IN_ROTATION, Standing.DRAINED, Standing.SAME_SERVER}
+WELL = {Standing.PRIMARY, Standing.IN_ROTATION, Standing.DRAINED, Standing.SAME_SERVER}
+"""Where a node may stand without a warning."""
 
 
 def live() -> Health:
@@ -82,7 +83,7 @@ def pools(db: Router) -> PoolsHealth:
 
 
 def _node_status(view: View, node: Node, max_lag: float, now: float) -> Status:
-    return "pass" if view.standing(node, max_lag, now) in _WELL else "warn"
+    return "pass" if view.standing(node, max_lag, now) in WELL else "warn"
 
 
 def _node(view: View, node: Node, max_lag: float, now: float) -> NodeHealth:

@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 from lagwise._decide.node import Standing
 from lagwise._decide.shadow import Shadow
 from lagwise.errors import NotOpen
-from lagwise.health.answers import nodes, pools, ready
+from lagwise.health.answers import WELL, nodes, pools, ready
 from lagwise.health.draining import ProcessDrain
 from lagwise.health.models import Happening, HeldBackReads, NodeHealth, Overview, PoolHealth, Routes, Staleness
 from lagwise.health.recording import Recording
 from lagwise.health.telling import WORDS
 
-_AT_EASE = {Standing.PRIMARY, Standing.IN_ROTATION, Standing.DRAINED, Standing.SAME_SERVER}
 _ONE_SERVER = {Standing.PRIMARY, Standing.SAME_SERVER}
 _SOONEST, _LATEST = 0.5, 5.0  # seconds between two questions of a page
 
@@ -105,7 +104,7 @@ def _summary(nodes: dict[str, NodeHealth], *, blind: bool, reads: bool, writes: 
 
 def _notes(nodes: dict[str, NodeHealth], pools: dict[str, dict[str, PoolHealth]]) -> Iterator[str]:
     for name, node in nodes.items():
-        if node.standing not in _AT_EASE:
+        if node.standing not in WELL:
             yield f"{name} {WORDS[node.standing]}" + (f" ({node.error})." if node.error else ".")
     for name, roles in pools.items():
         for role, pool in roles.items():
