@@ -2,31 +2,24 @@
 
 import math
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from lagwise._client.brought import Brought, Reader
 from lagwise._client.bucket import Bucket
 from lagwise._client.causality import Causality
 from lagwise._client.cookies import NAME, Given, Jar
 from lagwise._client.holding import Hold, failure
+from lagwise._client.http import HEADER_OF_ASGI, Message, Receive, Scope, Send
 from lagwise._client.signature import Seal
 from lagwise._client.store import Principals, Store
 from lagwise._decide.events import TokenIssued
 from lagwise._decide.token import CausalToken
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 _SCOPE = "lagwise.causality"
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _SHUTDOWNS = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
-_HEADER = b"lagwise-token"
 _ROUTE_HEADER = b"lagwise-route"
 # A position stays right at any age, and a doubt is judged by the Router that reads, by its own policy. So a cookie
 # lives long enough for a Router whose window is longer than that of the one that wrote.
@@ -185,7 +178,7 @@ class CausalityMiddleware:
             text = self._seal.sealed(token)
             if seen.tell is not None:
                 seen.tell(TokenIssued())
-            headers.append((_HEADER, text.encode()))
+            headers.append((HEADER_OF_ASGI, text.encode()))
             cookies = self._cookies(token, text, seen, brought, scope, arrived)
             headers += [(b"set-cookie", each.encode()) for each in cookies]
         if self._route_header and seen.routes:

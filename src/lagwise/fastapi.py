@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from starlette.requests import HTTPConnection
 
+from lagwise._client.http import SAFE_METHODS
 from lagwise._nodes.intent import Intent
 from lagwise._sessions.maker import ReadBlock, ReadOptions, WriteBlock, for_one_block
 from lagwise.asgi import CausalityMiddleware
@@ -40,9 +41,6 @@ __all__ = [
 ]
 
 _STATE = "lagwise"
-# https://www.rfc-editor.org/rfc/rfc9110#name-safe-methods; QUERY is a safe method with a body:
-# https://datatracker.ietf.org/doc/draft-ietf-httpbis-safe-method-w-body/
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "QUERY"})
 _TRY_AGAIN_LATER = 1013  # https://www.iana.org/assignments/websocket/websocket.xhtml#close-code-number
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
@@ -144,7 +142,7 @@ async def write_session(connection: HTTPConnection, tasks: BackgroundTasks) -> A
 
 async def routed_session(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
     """What `RoutedSession` depends on: the HTTP method decides; a WebSocket may write."""
-    db, safe = _router(None, connection), connection.scope.get("method") in _SAFE
+    db, safe = _router(None, connection), connection.scope.get("method") in SAFE_METHODS
     with _Serving(connection, tasks) as serving:
         async with ReadBlock(for_one_block(db.read)) if safe else WriteBlock(for_one_block(db.write)) as session:
             yield session
@@ -241,7 +239,7 @@ ReadSession = Annotated[AsyncSession, _depends(read_session)]
 WriteSession = Annotated[AsyncSession, _depends(write_session)]
 """A session on the primary; COMMIT precedes the response, and a failed COMMIT is a 500."""
 RoutedSession = Annotated[AsyncSession, _depends(routed_session)]
-"""A read session for GET, HEAD, OPTIONS and QUERY, a write session for every other method."""
+"""A read session for GET, HEAD, OPTIONS, TRACE and QUERY, a write session for every other method."""
 ReadConnection = Annotated[AsyncConnection, _depends(read_connection)]
 """SQLAlchemy Core without a session, on a node that has everything this client wrote."""
 ReadAsyncpg = Annotated[asyncpg.Connection, _depends(read_asyncpg)]

@@ -7,6 +7,7 @@ import httpx
 
 from lagwise._client.causality import Causality
 from lagwise._client.doubts import doubt
+from lagwise._client.http import HEADER, MOST_TEXTS, SAFE_METHODS, texts_of
 from lagwise._client.signature import Seal, plausible
 from lagwise.errors import InvalidToken
 
@@ -14,10 +15,6 @@ __all__ = ["propagate"]
 
 Client = TypeVar("Client", bound=httpx.Client | httpx.AsyncClient)
 
-_HEADER = "Lagwise-Token"
-_TEXTS = 16  # as many as the middleware reads
-# https://www.rfc-editor.org/rfc/rfc9110#name-safe-methods, and QUERY
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 # A gateway's own answers: it did not hear what the service did.
 _UNHEARD = frozenset({502, 504})
 # Nothing was sent.
@@ -74,20 +71,20 @@ class _Rules:
         """Add the token to a request; called for each hop of a redirect."""
         if not self._ours(request):
             # A redirect has copied the header of the request before it.
-            request.headers.pop(_HEADER, None)
+            request.headers.pop(HEADER, None)
             return
         seen = Causality.current()
         if seen is None or not (token := seen.token):
             return
-        others = [text.strip() for text in request.headers.get(_HEADER, "").split(",") if text.strip()]
-        request.headers[_HEADER] = ", ".join([*dict.fromkeys([self._seal.sealed(token), *others])][:_TEXTS])
+        others = filter(None, texts_of(request.headers.get(HEADER, "")))
+        request.headers[HEADER] = ", ".join([*dict.fromkeys([self._seal.sealed(token), *others])][:MOST_TEXTS])
 
     def receive(self, response: httpx.Response) -> None:
         """Merge what a response brings, before the caller gets it."""
         seen = Causality.current()
         if seen is None or not self._ours(response.request):
             return
-        texts = [text.strip() for text in response.headers.get(_HEADER, "").split(",") if text.strip()][:_TEXTS]
+        texts = [text for text in texts_of(response.headers.get(HEADER, "")) if text]
         for text in texts:
             try:
                 if not plausible(text):
@@ -102,7 +99,7 @@ class _Rules:
     def unheard(self, request: httpx.Request) -> None:
         """Doubt what a request has done whose outcome is unknown."""
         seen = Causality.current()
-        if seen is not None and request.method not in _SAFE and self._ours(request):
+        if seen is not None and request.method not in SAFE_METHODS and self._ours(request):
             seen.learn([doubt()])
 
     def _ours(self, request: httpx.Request) -> bool:

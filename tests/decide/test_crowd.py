@@ -12,9 +12,10 @@ import pytest
 from lagwise import LSN, Causality, CausalToken
 from lagwise._client.brought import Reader
 from lagwise._client.cookies import Given, Jar
+from lagwise._client.http import Message, Receive, Scope, Send
 from lagwise._client.signature import Seal
 from lagwise._decide.token import Position
-from lagwise.asgi import CausalityMiddleware, Message, Receive, Scope, Send
+from lagwise.asgi import CausalityMiddleware
 from tests.kit.browser import Browser
 from tests.kit.commits import announced
 

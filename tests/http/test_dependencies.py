@@ -165,11 +165,11 @@ async def test_reads_take_options(cluster: Cluster) -> None:
     }
 
 
-METHODS = ["GET", "HEAD", "OPTIONS", "QUERY", "POST", "PUT", "PATCH", "DELETE"]
+METHODS = ["GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "POST", "PUT", "PATCH", "DELETE"]
 
 
 async def test_a_routed_session_goes_by_the_method(cluster: Cluster) -> None:
-    """GET, HEAD, OPTIONS and QUERY read; every other method may write, and is committed."""
+    """GET, HEAD, OPTIONS, TRACE and QUERY read; every other method may write, and is committed."""
     db = steady(cluster)
     app = application(db, route_header=True)
 
@@ -186,8 +186,8 @@ async def test_a_routed_session_goes_by_the_method(cluster: Cluster) -> None:
             answer = await client.request(method, "/")
             went[method] = [answer.status_code, reason_of(answer), await committed(cluster, f"by {method}")]
     assert went == {
-        **{method: [200, "fresh", 0] for method in METHODS[:4]},
-        **{method: [200, "write", 1] for method in METHODS[4:]},
+        **{method: [200, "fresh", 0] for method in METHODS[:5]},
+        **{method: [200, "write", 1] for method in METHODS[5:]},
     }
 
 

@@ -206,6 +206,7 @@ async def test_several_tokens_merge_and_their_number_is_bounded() -> None:
         ("POST", 500, False),
         ("POST", httpx.ConnectError("refused"), False),
         ("GET", httpx.ReadTimeout("slow"), False),
+        ("TRACE", httpx.ReadTimeout("slow"), False),
     ],
 )
 async def test_a_call_whose_outcome_is_unknown_is_a_doubt(method: str, fault: Any, doubted: bool) -> None:

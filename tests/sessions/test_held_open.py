@@ -4,11 +4,12 @@ import pytest
 from sqlalchemy import select, text
 
 from lagwise import Causality, NoPrimary, NoReplica, Policy, Router
+from lagwise._client.http import ASGIApp, Message, Receive, Scope, Send
 from lagwise._decide.lsn import LSN
 from lagwise._decide.refusing import refusal
 from lagwise._decide.route import Demand, route
 from lagwise._decide.token import Position
-from lagwise.asgi import ASGIApp, CausalityMiddleware, Message, Receive, Scope, Send
+from lagwise.asgi import CausalityMiddleware
 from lagwise.testing import Cluster, wait_until
 from tests.kit.application import Item
 from tests.kit.routers import PATIENT, in_rotation, let_go, router

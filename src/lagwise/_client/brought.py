@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lagwise._client.cookies import MOST_HEADERS, Jar
-from lagwise._client.signature import MOST_TEXTS, Seal, plausible
+from lagwise._client.http import HEADER_OF_ASGI, MOST_TEXTS, texts_of
+from lagwise._client.signature import Seal, plausible
 from lagwise._decide.events import Event, TokenBrought, TokenIgnored
 from lagwise._decide.token import CausalToken, merged
 from lagwise._say import say
 from lagwise.errors import InvalidToken
 
-_HEADER, _COOKIE = b"lagwise-token", b"cookie"
-_OURS = frozenset({_HEADER, _COOKIE})
+_COOKIE = b"cookie"
+_OURS = frozenset({HEADER_OF_ASGI, _COOKIE})
 # What is verified of one request: an HMAC each, a few microseconds.
 _COOKIE_TEXTS = 64
 # Of all cookies that have our names, in all headers, so many are looked at.
@@ -75,10 +76,10 @@ class Reader:
         cookies: dict[tuple[str, str], None] = {}
         room, looks = MOST_TEXTS, _MOST_COOKIES
         for name, value in zip(found[::2], found[1::2], strict=True):
-            if name == _HEADER:
-                parts = value.split(b",", room)[:room]
-                room -= len(parts)
-                texts.update(dict.fromkeys(part.decode("latin-1").strip() for part in parts if plausible(part)))
+            if name == HEADER_OF_ASGI:
+                listed = texts_of(value.decode("latin-1"), room)
+                room -= len(listed)
+                texts.update(dict.fromkeys(text for text in listed if plausible(text)))
             else:
                 named = self._jar.brought(value.decode("latin-1"), looks)
                 looks -= len(named)

@@ -2,14 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
 from lagwise._client.causality import Causality
+from lagwise._client.http import Message, Send
 from lagwise._say import say
-
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 
 _MOST_KEPT = 256 * 1024  # bytes of body; an application that sends more waits until the response has left
 _ROUTES_WARNED = 256

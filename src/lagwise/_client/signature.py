@@ -6,6 +6,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from functools import lru_cache
 
+from lagwise._client.http import texts_of
 from lagwise._decide.token import CausalToken, merged
 from lagwise.errors import InvalidToken
 
@@ -15,8 +16,6 @@ _SHORTEST, _LONGEST = 80, 1024  # characters; a token of one database takes 83, 
 _SIGNATURE = 43  # characters of 32 bytes in base64 without padding
 # Clients bring the same token until they write again: the latest few hundred are verified once, in less than 1 MB.
 _REMEMBERED = 256
-MOST_TEXTS = 16
-"""Texts in one header that are looked at."""
 _COOKIE = re.compile(r"[^=.,;\s]{1,64}=")
 
 
@@ -68,7 +67,7 @@ def verified(token: CausalToken | str, secret: str | Sequence[str] | None) -> Ca
     """
     if not isinstance(token, str):
         return token
-    return merged(_verified(text.strip(), secret) for text in token.split(",", MOST_TEXTS)[:MOST_TEXTS])
+    return merged(_verified(text, secret) for text in texts_of(token))
 
 
 def _verified(text: str, secret: str | Sequence[str] | None) -> CausalToken:

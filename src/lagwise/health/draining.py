@@ -4,18 +4,13 @@ import asyncio
 import logging
 import math
 import signal
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from lagwise._client.http import ASGIApp, Message, Receive, Scope, Send
 from lagwise._say import say
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Seconds within which two SIGTERM are one: systemd signals the whole group, and the parent of the workers, signalled
 # like them, hands it on to them a moment later. The second one would end the grace that the first one began.
