@@ -113,7 +113,7 @@ def route(
     Pure but for `draw`, numbers in [0, 1): among replicas that qualify, two are drawn by weight, the node and its
     rival, and `less_loaded` decides between them ("power of two choices", Mitzenmacher 2001).
     """
-    if deposed(view, demand, now):
+    if demand.timeline > view.timeline and deposed(view, demand, now):
         return Route(None, Reason.OTHER_TIMELINE)
     if demand.write:
         return _on_primary(view, Reason.WRITE)
@@ -126,7 +126,7 @@ def route(
     floor = _floor(view, demand, now) if demand.timeline else _ANY
     if floor is None:
         return _fallen_back(view, policy, Reason.OTHER_TIMELINE)
-    able = view.fresh(now - demand.bound(policy))
+    able = view.fresh(now - (policy.max_lag if demand.max_staleness is None else demand.bound(policy)))
     reason = Reason.FRESH
     if not able:
         able, reason = _beyond(view, policy, demand, floor)
