@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from lagwise import Policy, Router
-from lagwise._decide.catalog import BUILT_IN
+from lagwise._decide.catalog import UNREAD
 from lagwise._pools.counters import checked_out
 from lagwise.testing import Cluster, wait_until
 
@@ -47,7 +47,7 @@ async def quiet(cluster: Cluster) -> AsyncIterator[Router]:
 
 async def catalog_read(db: Router) -> None:
     """Wait until the monitor has asked for the catalog, which is the last of what it asks when it opens."""
-    await wait_until(lambda: db._nodes.monitor.catalog is not BUILT_IN, what="the catalog is read")
+    await wait_until(lambda: db._nodes.monitor.catalog is not UNREAD, what="the catalog is read")
 
 
 async def in_rotation(db: Router, *names: str, timeout: float = 10) -> None:

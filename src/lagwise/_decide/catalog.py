@@ -135,13 +135,13 @@ class Catalog:
 
     def read(self, path: list[str]) -> Effect:
         """The effect of reading a table or view."""
-        return UNSEEN if self.relations.hold(path) else Effect.NOTHING
+        return UNSEEN if self.unseen or self.relations.hold(path) else Effect.NOTHING
 
     def write(self, path: list[str]) -> Effect:
         """The effect of writing to a table or view."""
         if path[-1] == "pg_settings":  # its rule calls set_config()
             return UNSEEN | Effect.LIFTS | Effect.WRITES
-        return UNSEEN | Effect.WRITES if self.written.hold(path) else Effect.WRITES
+        return UNSEEN | Effect.WRITES if self.unseen or self.written.hold(path) else Effect.WRITES
 
 
 def _built_in(names: Collection[str]) -> Names:
@@ -153,4 +153,6 @@ BUILT_IN = Catalog(
     known_operators=_built_in(OPERATORS),
     known_types=_built_in(TYPES),
 )
-"""What holds for every PostgreSQL server: used until a catalog has been read."""
+"""What holds for every PostgreSQL server. It says nothing of the views, policies and triggers of a database."""
+UNREAD = Catalog(unseen=True)
+"""Until a catalog has been read. Any relation may be a view that runs volatile code, and any name the application's."""

@@ -1,5 +1,6 @@
 """What the monitor reads from a node, rarely, and sooner when it is asked to: the database's catalog."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from math import inf
@@ -27,6 +28,8 @@ class Learning:
         self, read: Read | None, first: Any, clock: Callable[[], float], learned: Callable[[Any], None] | None = None
     ) -> None:
         self.value = first
+        self.tried = asyncio.Event()
+        """Whether it has been read, or a reading has failed, for the first time."""
         self._learned = learned
         self._read = read
         self._clock = clock
@@ -52,3 +55,5 @@ class Learning:
         except Exception as error:
             say(logging.WARNING, "catalog-unread", error=str(cause_of(error)))
             self._due = self._clock() + _GAP
+        finally:
+            self.tried.set()

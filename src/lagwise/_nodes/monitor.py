@@ -44,6 +44,7 @@ class Monitor(Board):
         super().__init__(view, clock, tell)
         self._policy = policy
         self._stopped = self._stopping = False
+        self._reads = read_catalog is not None
         self._learning = learning = Learning(read_catalog, catalog, clock, learned)
         self._watches = {
             name: Watch(name, prober, readers[name], self, learning, policy, clock, tell)
@@ -53,13 +54,19 @@ class Monitor(Board):
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start watching; returns when every node has answered or failed once, at most two time-outs later."""
+        """Start watching; returns when every node has answered or failed once, at most two time-outs later.
+
+        Within this time it also waits for the catalog: until it is read every query counts as unseen code, and a
+        session that runs one cannot move to another node.
+        """
         began = self.clock()
         self._task = asyncio.create_task(self._run(), name="lagwise-monitor")
         with suppress(TimeoutError):
             async with patient(2 * self._policy.probe_timeout):
                 for watch in self._watches.values():
                     await self._tried(watch, began, began + _AGES)
+                if self._reads and any(watch.prober.connected for watch in self._watches.values()):
+                    await self._learning.tried.wait()
         self.open()
 
     async def stop(self) -> None:

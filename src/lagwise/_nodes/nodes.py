@@ -10,7 +10,7 @@ from weakref import WeakSet
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise._client.causality import Causality, known_windows
-from lagwise._decide.catalog import BUILT_IN, Catalog
+from lagwise._decide.catalog import BUILT_IN, UNREAD, Catalog
 from lagwise._decide.events import Refused, Routed
 from lagwise._decide.identity import Terms
 from lagwise._decide.refusing import no_place
@@ -72,12 +72,14 @@ class Nodes:
                 time.monotonic,
                 readers,
                 tell=self.watchers.tell,
-                catalog=BUILT_IN,
+                catalog=UNREAD,
                 read_catalog=read_catalog,
                 learned=self._learned,
             )
             opening.callback(self._forget)
             for name, traffic in readers.items():
+                # What was read when the Router was open before may be over. SQLite has no catalog, and no settings.
+                traffic.catalog = UNREAD if self.pools[name].is_postgresql else BUILT_IN
                 traffic.relearn = monitor.relearn
                 traffic.connect_timeout = self.policy.connect_timeout
                 traffic.system = monitor.system

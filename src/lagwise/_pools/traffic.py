@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lagwise._decide.catalog import BUILT_IN, Catalog
+from lagwise._decide.catalog import UNREAD, Catalog
 from lagwise._pools.pooler import Pooler
 from lagwise._pools.pooling import Pooling
 
@@ -41,7 +41,7 @@ class Traffic:
         """Whether the node is a replica, as last read; of one that does not answer, as it was before."""
         self.system: Callable[[], int] = lambda: 0
         """The identifier of the cluster that a new connection must lead to; 0 for any."""
-        self.catalog: Catalog = BUILT_IN
+        self.catalog: Catalog = UNREAD
         """What the database says of the functions, operators and types that statements name."""
         self.relearn: Callable[[], None] = lambda: None
         """Called when a statement names something that is not in the catalog: the catalog is soon read again."""
