@@ -9,6 +9,7 @@ import pytest
 
 from lagwise._nodes import catalog
 from lagwise._nodes.catalog import read_catalog
+from lagwise._nodes.catalog_query import SQL
 from lagwise._nodes.fingerprint import COLUMNS, fingerprint
 from lagwise.testing import Cluster
 
@@ -77,7 +78,7 @@ async def test_each_change_is_seen(described: Any, change: str) -> None:
 
 async def test_every_column_that_is_read_is_in_it(cluster: Cluster) -> None:
     """A column that the reading gets to know later is missed here first."""
-    named = set(re.findall(r"\w+", catalog._SQL))
+    named = set(re.findall(r"\w+", SQL))
     tables = {word for word in named if word.startswith("pg_")} - {"pg_catalog"}
     columns = await cluster.primary.fetch(
         "SELECT c.relname, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"

@@ -17,8 +17,8 @@ from lagwise.testing import Cluster, wait_until
 class Stub:
     """A prober over whose connection something can be asked."""
 
-    async def run(self, call: Any) -> Any:
-        return await call("connection", 1.0)
+    async def run(self, call: Any, seconds: float) -> Any:
+        return await call("connection", seconds)
 
 
 async def test_once_and_again_when_asked_ten_seconds_later(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-# The columns that `catalog._SQL` reads, by table. Trees are compared as text, functions by their number: how a
+# The columns that `catalog_query.SQL` reads, by table. Trees are compared as text, functions by their number: how a
 # function's name is shown depends on the search_path.
 COLUMNS = {
     "pg_aggregate": "aggfnoid::o, aggtransfn::o, aggfinalfn::o, aggcombinefn::o, aggserialfn::o, aggdeserialfn::o,"

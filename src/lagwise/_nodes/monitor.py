@@ -50,6 +50,7 @@ class Monitor(Board):
             name: Watch(name, prober, readers[name], self, learning, policy, clock, tell)
             for name, prober in probers.items()
         }
+        self._patience = min(policy.probe_timeout, policy.close_timeout / 2)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -200,8 +201,8 @@ class Monitor(Board):
             self._tasks.clear()
             for task in tasks:
                 task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
+            ending = asyncio.create_task(self._learning.stop(self._patience), name="lagwise-monitor-catalog-ending")
+            await asyncio.wait((*tasks, ending))
 
     def _begin(self, watch: Watch) -> None:
         if not self._stopping:

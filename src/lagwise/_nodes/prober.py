@@ -44,6 +44,7 @@ class Prober:
         self._framed = framed
         self._pooled = pooled
         self._driver: Any = None
+        self._apart: Any = None
         self._latest: Reading | None = None
         self.lost: Callable[[], None] = lambda: None
         """Called when the server closes the connection between two probes."""
@@ -88,7 +89,7 @@ class Prober:
                         raise
                     # Perhaps only the connection is gone, with the question in flight: ask the node once more.
             try:
-                connected = await self._connect()
+                connected = await self._connect(self._timeout)
             except Exception as error:
                 reading = await self._read_otherwise(error)
                 self.refusal = error
@@ -105,22 +106,37 @@ class Prober:
         """Whether there is a connection of its own, over which the node has answered."""
         return self._driver is not None and self._latest is not None
 
-    async def run(self, call: Callable[[Any, float], Awaitable[Any]]) -> Any:
-        """The answer of `call(driver, timeout)` on the prober's own connection, cut off after two time-outs."""
-        driver = self._driver
+    async def run(self, call: Callable[[Any, float], Awaitable[Any]], seconds: float) -> Any:
+        """The answer of `call(driver, seconds)` on a connection made for it, which is closed then. Probes go on.
+
+        Raises `TimeoutError` when the connection, or then the answer, takes more than `seconds`; else whatever the
+        driver raises.
+        """
+        driver = self._apart = await self._connect(seconds)
         try:
-            with Patience(2 * self._timeout, driver.terminate):
-                return await call(driver, 2 * self._timeout)
-        except BaseException:
-            self._drop()
-            raise
+            with Patience(seconds, driver.terminate) as patience:
+                try:
+                    answered = await call(driver, seconds)
+                except Exception:
+                    if patience.ran_out:
+                        raise TimeoutError from None
+                    raise
+            await _goodbye(driver, self._timeout)
+        finally:
+            self._apart = None
+            driver.terminate()
+        return answered
+
+    def cut_off(self) -> None:
+        """End the connection of `run()`, which waits for a server that does not answer."""
+        if self._apart is not None:
+            self._apart.terminate()
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a server's, not a task's
         """Close the connection, gracefully where the server answers within `timeout`, seconds."""
         driver, self._driver = self._driver, None
         if driver is not None:
-            with suppress(Exception), Patience(timeout, driver.terminate):
-                await driver.close()
+            await _goodbye(driver, timeout)
 
     async def _read(self, driver: Any) -> Reading:
         with Patience(self._timeout, driver.terminate) as patience:
@@ -163,8 +179,8 @@ class Prober:
                 await connection.invalidate()
                 raise
 
-    async def _connect(self) -> Any:
-        async with patient(self._timeout):
+    async def _connect(self, seconds: float) -> Any:
+        async with patient(seconds):
             connection = await self._source.raw_connection()
         driver: Any = connection.driver_connection
         connection.detach()
@@ -187,3 +203,8 @@ class Prober:
         async with patient(self._timeout), self._source.connect() as connection:
             await connection.exec_driver_sql("SELECT 1")
         return Reading(role=Role.PRIMARY, system=0, timeline=0, lsn=LSN(0), at=at)
+
+
+async def _goodbye(driver: Any, seconds: float) -> None:
+    with suppress(Exception), Patience(seconds, driver.terminate):
+        await driver.close()

@@ -68,7 +68,7 @@ class Watch:
                 try:
                     await self._read()
                     if self.prober.connected:
-                        await self._learning.from_node(self.prober)
+                        self._learning.offer(self.prober)
                     await self._pause()
                 except Exception as error:
                     say(
