@@ -25,7 +25,8 @@ class NoReplica(RoutingError):
     """No replica is fresh enough for this read, and the policy does not let the read use the primary.
 
     Or the session holds on to its connection (a transaction, a setting, a cursor), and the node of that connection
-    lacks the client's own write: read in a new session.
+    lacks the client's own write: read in a new session. Or the replica gave no connection, and what the session asked
+    for could not go elsewhere.
     """
 
     __module__ = "lagwise"

@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from lagwise._decide.failure import Failure, classify
 from lagwise._pools import sqlite
 from lagwise._pools.pooling import Pooling
-from lagwise.errors import RoutingError, StatementTimeout
+from lagwise.errors import NoPrimary, NoReplica, RoutingError, StatementTimeout
 
 IS_CLOSED = "lagwise.is_closed"
 """The key in a connection's `info` of the driver's answer to whether it is closed."""
@@ -27,6 +27,23 @@ class NotConnected(RoutingError):  # noqa: N818 - the event, as its siblings are
     def __init__(self, message: str, original: Exception) -> None:
         super().__init__(message)
         self.original = original
+
+
+class _ReplicaNotConnected(NotConnected, NoReplica):
+    """It was a replica. The caller meets it where the session could not go elsewhere, and knows `NoReplica`."""
+
+    __module__ = "lagwise"
+
+
+class _PrimaryNotConnected(NotConnected, NoPrimary):
+    """It was the primary, likewise."""
+
+    __module__ = "lagwise"
+
+
+def not_connected(message: str, original: Exception, *, on_replica: bool) -> NotConnected:
+    """The error of a read that got no connection: also a `NoReplica`, or a `NoPrimary`, as its node is one."""
+    return (_ReplicaNotConnected if on_replica else _PrimaryNotConnected)(message, original)
 
 
 class OtherCluster(ConnectionError):  # noqa: N818 - the event, as its siblings are named

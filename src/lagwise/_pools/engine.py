@@ -16,7 +16,6 @@ from lagwise._pools.connecting import Connecting
 from lagwise._pools.connection import PooledConnection
 from lagwise._pools.counters import Counters, available, capacity, checked_out, idle, patience
 from lagwise._pools.driver import (
-    NotConnected,
     WaitsForItself,
     abandon,
     demoted,
@@ -25,6 +24,7 @@ from lagwise._pools.driver import (
     in_hot_standby,
     is_closed,
     judge,
+    not_connected,
 )
 from lagwise._pools.internals import OptionedEngine, drop_resets, most_overflow
 from lagwise._pools.reserve import Reserve
@@ -130,8 +130,10 @@ class RoutedEngine(OptionedEngine):
         except TimeoutError as error:
             raise self._exhausted() from error
         except TurnedAway as error:
-            raise NotConnected(
-                f"{self.traffic.name} does not answer, and gave this read no connection. Retry.", error
+            raise not_connected(
+                f"{self.traffic.name} does not answer, and gave this read no connection. Retry.",
+                error,
+                on_replica=self.traffic.in_recovery(),
             ) from None
         if available(pool):
             return False
@@ -190,7 +192,8 @@ class RoutedEngine(OptionedEngine):
             else f"refused a new connection: {describe(error)}"
         )
         if self.reads:
-            raise NotConnected(f"{self.traffic.name} {said}. Retry.", error) from error
+            on_replica = self.traffic.in_recovery()
+            raise not_connected(f"{self.traffic.name} {said}. Retry.", error, on_replica=on_replica) from error
         raise NoPrimary(f"{self.traffic.name} {said}; nothing was written. Retry.") from error
 
     @property

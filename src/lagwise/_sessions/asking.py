@@ -22,7 +22,22 @@ def used_after_its_end() -> RoutingError:
 def in_block(session: Session) -> bool:
     """Whether the application itself has begun the transaction: changing the node would break its block."""
     begun = session.get_transaction()
-    return begun is not None and begun.origin is not SessionTransactionOrigin.AUTOBEGIN
+    # A savepoint is the application's, although the transaction around it may have begun by itself.
+    return begun is not None and (
+        begun.origin is not SessionTransactionOrigin.AUTOBEGIN or session.in_nested_transaction()
+    )
+
+
+def end_transaction(session: Session) -> None:
+    """End the transaction without `commit()` or `rollback()`, which would flush and expire objects."""
+    begun = session.get_transaction()
+    if begun is not None:
+        begun.close()
+
+
+def names_a_bind(bind_arguments: Mapping[str, Any] | None = None, *_rest: Any, **_options: Any) -> bool:
+    """Whether these arguments of `Session.connection` choose the engine themselves."""
+    return "bind" in (bind_arguments or ())
 
 
 def wants_stream(statement: Any, options: Mapping[str, Any] | None) -> bool:

@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
+from lagwise._pools.driver import NotConnected
 from lagwise._pools.engine import RoutedEngine
 from lagwise._pools.internals import has_pending
 from lagwise._pools.writing import WritingConnection
-from lagwise._sessions.asking import in_block, used_after_its_end, wants_stream
+from lagwise._sessions.asking import end_transaction, in_block, names_a_bind, used_after_its_end, wants_stream
 from lagwise._sessions.lease import Lease
 
 
@@ -73,9 +74,17 @@ class RoutingSession(Session):
     def connection(self, *args: Any, **kw: Any) -> Connection:
         """As `Session.connection`; from here on the session keeps this connection."""
         lease = self.lease
-        if lease is not None and not lease.intent.write and in_greenlet():
-            self._choose(lease)
-        connection = super().connection(*args, **kw)
+        routed = lease is not None and not lease.intent.write and in_greenlet()
+        bound = names_a_bind(*args, **kw)  # asked before: `Session` takes the bind out of its arguments
+        while True:
+            if lease is not None and routed:
+                self._choose(lease)
+            try:
+                connection = super().connection(*args, **kw)
+                break
+            except Exception as error:
+                if lease is None or not routed or bound or not self._goes_elsewhere(lease, error):
+                    raise
         if isinstance(connection, WritingConnection):
             connection.lent = connection.touched = True  # by the driver's own means anything can be set
         elif lease is not None and lease.connection is not None:
@@ -103,14 +112,8 @@ class RoutingSession(Session):
         """Leave a node that lacks what the client has written since; raises `NoReplica` where the session must stay."""
         taken = lease.connection is not None and self.in_transaction()
         if not lease.confirm_current(snapshot_taken=taken):
-            self._end_transaction()
+            end_transaction(self)
             lease.move()
-
-    def _end_transaction(self) -> None:
-        """End the transaction without `commit()` or `rollback()`, which would flush and expire objects."""
-        begun = self.get_transaction()
-        if begun is not None:
-            begun.close()
 
     def execute(self, statement: Any, *args: Any, **kw: Any) -> Any:
         """As `Session.execute`, on a node that answers and has what the client wrote."""
@@ -147,17 +150,29 @@ class RoutingSession(Session):
                 result = run(statement, *args, **kw)
                 break
             except Exception as error:
-                # A held connection may have execution options, which another connection would not have.
-                if lease.held or in_block(self) or not lease.leave_failed_node(error):
+                if not self._goes_elsewhere(lease, error):
                     raise
-                with suppress(Exception):
-                    self._end_transaction()
         lease.note_read()
         if lease.remembers:
             await_only(lease.remember())
         if outermost and lease.may_rest:
             self._rest(lease)
         return result
+
+    def _goes_elsewhere(self, lease: Lease, error: Exception) -> bool:
+        """Leave the node that has failed, if what failed may run on another one.
+
+        Where no connection could be had, a transaction that the application has begun has begun on no node, and goes
+        on at another one.
+        """
+        nothing_taken = isinstance(error, NotConnected) and lease.connection is None
+        # A held connection may have execution options, which another connection would not have.
+        if lease.held or (in_block(self) and not nothing_taken) or not lease.leave_failed_node(error):
+            return False
+        if not nothing_taken:
+            with suppress(Exception):
+                end_transaction(self)
+        return True
 
     def _rest(self, lease: Lease) -> None:
         """Give the connection back: the rows are read, and each statement has a snapshot of its own anyway."""
