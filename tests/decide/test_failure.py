@@ -84,6 +84,9 @@ def test_a_serialization_failure_on_the_primary_is_the_callers(sqlstate: str, te
         ("25P01", "DECLARE CURSOR can only be used in transaction blocks", False, Failure.NO_TRANSACTION),
         ("55000", 'currval of sequence "s" is not yet defined in this session', False, Failure.CALLER),
         ("0A000", "cached plan must not change result type", False, Failure.STALE_PLAN),
+        ("26000", 'prepared statement "__asyncpg_stmt_1a__" does not exist', False, Failure.FORGOTTEN),
+        ("26000", "unnamed prepared statement does not exist", False, Failure.FORGOTTEN),
+        ("26000", 'prepared statement "mine" does not exist', False, Failure.CALLER),
         ("22012", "division by zero", False, Failure.CALLER),
         ("57014", "canceling statement due to statement timeout", False, Failure.CALLER),
         ("23505", "duplicate key value violates unique constraint", False, Failure.CALLER),
@@ -111,7 +114,14 @@ def test_a_timeout_of_the_driver_is_told_from_a_lost_connection() -> None:
 def test_another_node_is_tried_where_it_may_know_better() -> None:
     """A write, a missing transaction and the caller's own mistakes would fail everywhere."""
     elsewhere = {failure for failure in Failure if failure.elsewhere}
-    assert elsewhere == {Failure.LOST, Failure.CONNECT, Failure.TIMEOUT, Failure.BUSY, Failure.CONFLICT}
+    assert elsewhere == {
+        Failure.LOST,
+        Failure.CONNECT,
+        Failure.TIMEOUT,
+        Failure.BUSY,
+        Failure.CONFLICT,
+        Failure.FORGOTTEN,
+    }
 
 
 @given(

@@ -98,6 +98,11 @@ class Bouncer:
         await self.ask("RELOAD")
         await self.ask("RECONNECT")
 
+    async def switch(self, mode: str) -> None:
+        """Change the pool mode while it runs."""
+        self._mode = mode
+        await self.reload()
+
     async def ask(self, command: str) -> list[Any]:
         """Run a command of PgBouncer's console."""
         driver = await self.stranger("pgbouncer")

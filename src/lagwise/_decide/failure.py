@@ -18,6 +18,8 @@ class Failure(StrEnum):
     """No connection could be made. Another node may let it in."""
     STALE_PLAN = "stale-plan"
     """The table changed under a prepared statement. The same node may run it again."""
+    FORGOTTEN = "forgotten"
+    """The server does not know a statement that the driver has prepared: a pooler may be in between. Nothing ran."""
     NOT_THERE_YET = "not-there-yet"
     """A replica does not have yet what the statement names. The primary may."""
     BUSY = "busy"
@@ -32,9 +34,12 @@ class Failure(StrEnum):
     @property
     def elsewhere(self) -> bool:
         """Whether the same read may succeed on another node."""
-        return self in {Failure.CONNECT, Failure.LOST, Failure.TIMEOUT, Failure.CONFLICT, Failure.BUSY}
+        return self in _ELSEWHERE
 
 
+_ELSEWHERE = {
+    Failure.CONNECT, Failure.LOST, Failure.TIMEOUT, Failure.CONFLICT, Failure.BUSY, Failure.FORGOTTEN,
+}  # fmt: skip
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _BY_STATE = {
     "57P01": Failure.LOST,  # admin_shutdown
@@ -44,6 +49,9 @@ _BY_STATE = {
     "25006": Failure.READ_ONLY,  # read_only_sql_transaction
     "25P01": Failure.NO_TRANSACTION,  # no_active_sql_transaction
 }
+FORGOTTEN_STATE = "26000"
+"""invalid_sql_statement_name."""
+_DRIVERS_OWN = "__asyncpg_"  # in the names of the statements that the driver prepares
 # serialization_failure and deadlock_detected: on a replica both are conflicts with replay.
 _CONFLICTS = {"40001", "40P01"}
 # undefined_table, undefined_column, undefined_function, undefined_object, invalid_schema_name.
@@ -70,6 +78,8 @@ def classify(
         return Failure.LOST
     if sqlstate == "0A000" and "cached" in text and "plan" in text:
         return Failure.STALE_PLAN
+    if sqlstate == FORGOTTEN_STATE and (_DRIVERS_OWN in text or text.startswith("unnamed")):
+        return Failure.FORGOTTEN
     if on_replica and sqlstate in _NOT_THERE_YET:
         return Failure.NOT_THERE_YET
     if on_replica and sqlstate in _REFUSED_IN_RECOVERY and ("recovery" in text or "standby" in text):

@@ -11,6 +11,7 @@ from lagwise._decide.lsn import LSN
 from lagwise._decide.view import Reading, Role
 from lagwise._nodes.probe import FLUSH, answer, ask
 from lagwise._pools.counters import checked_out, idle
+from lagwise._pools.driver import TransactionPooler
 from lagwise._pools.patience import Patience, patient
 
 _DEAD = 3  # how many idle connections of a pool may turn out to be dead before the probe has failed
@@ -149,6 +150,8 @@ class Prober:
 
     async def _read_otherwise(self, refusal: Exception) -> Reading:
         """A reading over a connection made earlier; raises `refusal` when none answers."""
+        if isinstance(refusal, TransactionPooler):
+            raise refusal  # the older ones lead through the same pooler
         driver = self._driver
         if driver is not None and not driver.is_closed():
             try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from math import inf
 
 from lagwise._decide.events import Event, NodeRefusesConnections, NodeUnreachable, Watcher
-from lagwise._decide.failure import Cause, cause_of
+from lagwise._decide.failure import FORGOTTEN_STATE, Cause, cause_of
 from lagwise._decide.view import Reading, Role
 from lagwise._nodes.board import Board
 from lagwise._nodes.learning import Learning
@@ -146,6 +146,9 @@ class Watch:
 
     def _failed(self, error: Exception) -> None:
         cause, known = cause_of(error), self._board.reading(self.name)
+        if cause.sqlstate == FORGOTTEN_STATE:
+            self._traffic.pooler.doubt()
+            self.doubt()
         if silent(cause):
             self._silence.begin(self._clock() - self._started_at)
         else:

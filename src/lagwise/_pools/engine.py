@@ -29,7 +29,7 @@ from lagwise._pools.driver import (
 from lagwise._pools.internals import OptionedEngine, drop_resets, most_overflow
 from lagwise._pools.reserve import Reserve
 from lagwise._pools.setup import Setup
-from lagwise._pools.traffic import Readers, Traffic
+from lagwise._pools.traffic import Traffic, Users
 from lagwise._pools.translation import translation
 from lagwise._pools.turns import TurnedAway, Turns
 from lagwise.errors import NoPrimary, RoutingError
@@ -56,8 +56,7 @@ class RoutedEngine(OptionedEngine):
         self.reserve = Reserve()
         self.fenced = reads and setup is not None
         self.pooling = traffic.pooling
-        if reads:
-            traffic.readers.append(Readers(self.abort, self.turn_away))
+        traffic.users.append(Users(self))
         if reads and setup is None:
             sqlite.refuse_writes(self)
 
@@ -148,17 +147,6 @@ class RoutedEngine(OptionedEngine):
             "sessions are held too long, or pool_size is too small"
         )
 
-    def abort(self) -> None:
-        """Cut off the sessions that wait for an answer."""
-        for connection in self.counters.in_use():
-            if connection.engine is self:
-                abandon(connection)
-
-    def turn_away(self) -> None:
-        """End the wait of the sessions that wait for a connection."""
-        self.attempts.abort()
-        self.turns.turn_away()
-
     def _take_reserve(self) -> PooledConnection:
         return self.reserve.take(self.pool, lambda pool: self.kind(self, pool.connect()))
 
@@ -215,6 +203,9 @@ class RoutedEngine(OptionedEngine):
             if self.reads and connection is not None:
                 # SQLAlchemy would close gracefully, and wait up to 2 s for a node that may not answer.
                 abandon(connection)
+        elif failure is Failure.FORGOTTEN and isinstance(connection, PooledConnection):
+            connection.touched = connection.spoilt = True  # a reset may run in a server process of another client's
+            self.traffic.forgotten(name)
         elif self.reads and isinstance(connection, PooledConnection):
             # asyncpg parses a statement before it looks at its arguments. When it refuses those, or a cursor,
             # the server is left in a transaction that the driver does not know of, with its locks.

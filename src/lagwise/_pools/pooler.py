@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
+from time import monotonic
 from typing import Any
 
 from lagwise._pools.driver import TransactionPooler
@@ -9,6 +11,9 @@ from lagwise._pools.driver import TransactionPooler
 _PID = "SELECT pg_catalog.pg_backend_pid()"
 _ROUNDS = 3
 _PATIENCE = 1.0  # seconds; a connection with a server process of its own does not wait for one
+# How long a pooler is believed to leave each connection its server process, seconds. Its mode may be changed while it
+# runs; to find out takes another connection and a dozen questions, once in that time, and only when one is opened.
+_BELIEVED = 60.0
 Connect = Callable[[], Awaitable[Any]]
 
 
@@ -19,8 +24,14 @@ class Pooler:
     proves nothing yet: a second connection, which holds a process in a transaction, tells the modes apart.
     """
 
-    def __init__(self) -> None:
-        self._keeps = False
+    def __init__(self, found: Callable[[], None] = lambda: None) -> None:
+        """`found` is called when transactions turn out to run on several server processes."""
+        self._found = found
+        self._believed_until = -inf
+
+    def doubt(self) -> None:
+        """Look again at the next new connection: a server did not know what this connection had prepared there."""
+        self._believed_until = -inf
 
     async def check(self, driver: Any, connect: Connect | None, pid: int | None = None) -> None:
         """Look at a new connection.
@@ -33,14 +44,23 @@ class Pooler:
         Raises:
             TransactionPooler: its transactions run on several server processes.
         """
-        if self._keeps:
+        if monotonic() < self._believed_until:
             return
         pid = await _pid(driver) if pid is None else pid
         if pid == driver.get_server_pid():
             return
-        if await _hands_on(driver, connect, pid):
+        if self._believed_until > -inf:
+            self._believed_until = monotonic() + _BELIEVED  # one looks again, and others do not wait for it
+        try:
+            hands_on = await _hands_on(driver, connect, pid)
+        except BaseException:
+            self.doubt()
+            raise
+        if hands_on:
+            self.doubt()
+            self._found()
             raise TransactionPooler('a pooler in transaction mode: say Router(..., pooling="transaction")')
-        self._keeps = True
+        self._believed_until = monotonic() + _BELIEVED
 
 
 def _transaction(driver: Any) -> Any:

@@ -161,7 +161,7 @@ class Pools:
         self._listening.clear()
         self._engines.clear()
         self._setups.clear()
-        self.traffic.readers.clear()
+        self.traffic.users.clear()
         for name in [name for name in self.__dict__ if isinstance(getattr(type(self), name, None), cached_property)]:
             del self.__dict__[name]
 

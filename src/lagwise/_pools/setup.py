@@ -71,6 +71,7 @@ class Setup:
         self._opening = Opening(pooling, settings, role=role, pooler=traffic.pooler)
         self._heard: WeakKeyDictionary[Any, Heard] = WeakKeyDictionary()
         self._unready: WeakKeyDictionary[asyncio.Task[Any], Any] = WeakKeyDictionary()
+        self._infos: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
         self.drivers: WeakSet[Any] = WeakSet()
         """The driver's connections that are set up and may be open."""
 
@@ -101,6 +102,11 @@ class Setup:
         driver = self._unready.pop(task, None) if task is not None else None
         if driver is not None:
             driver.terminate()
+
+    def outdate(self) -> None:
+        """Let no session get a connection that is set up now: the next one opens another in its place."""
+        for info in self._infos.values():
+            info[IS_CLOSED] = _outdated
 
     async def _connect(self, create: Callable[..., Any] | None, owned: bool, *args: Any, **kw: Any) -> Any:
         began = monotonic()
@@ -144,6 +150,7 @@ class Setup:
         if self._role != "monitoring":
             info[RESTORES] = adapter.run_async(self._made if self._pooling.keeps else self._leads_home)
         info[IS_CLOSED] = driver.is_closed
+        self._infos[driver] = info
         heard = self._heard.pop(driver, None)
         if heard is not None:
             driver.remove_query_logger(heard.query)
@@ -191,6 +198,10 @@ class Setup:
         if made["role"] != "none":
             script += f"; SET ROLE {_literal(made['role'])}"
         return script
+
+
+def _outdated() -> bool:
+    return True
 
 
 def _literal(text: str) -> str:

@@ -1,24 +1,40 @@
 """The use of one node, which the monitor may cut off, and what the monitor is told of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 from lagwise._decide.catalog import UNREAD, Catalog
+from lagwise._pools.driver import abandon
 from lagwise._pools.pooler import Pooler
 from lagwise._pools.pooling import Pooling
 
 
-@dataclass(frozen=True, slots=True)
-class Readers:
-    """Sessions that read from one node, by one engine.
+class Users:
+    """The sessions that use a node by one engine, a RoutedEngine."""
 
-    Attributes:
-        abort: cuts off those that wait for an answer.
-        turn_away: cuts off those that wait for a connection.
-    """
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+        self.read: bool = engine.reads
 
-    abort: Callable[[], None]
-    turn_away: Callable[[], None]
+    def abort(self) -> None:
+        """Cut off those that wait for an answer."""
+        for connection in self._in_use():
+            abandon(connection)
+
+    def turn_away(self) -> None:
+        """Cut off those that wait for a connection."""
+        self.engine.attempts.abort()
+        self.engine.turns.turn_away()
+
+    def outdate(self) -> None:
+        """Let no session get a connection that there is now, and close those in use when their sessions end."""
+        for connection in self._in_use():
+            connection.touched = connection.spoilt = True
+        if self.engine.setup is not None:
+            self.engine.setup.outdate()
+
+    def _in_use(self) -> list[Any]:
+        return [each for each in self.engine.counters.in_use() if each.engine is self.engine]
 
 
 class Traffic:
@@ -31,7 +47,7 @@ class Traffic:
         self.name = name
         self.pooling = pooling
         """What its connections keep between two transactions."""
-        self.pooler = Pooler()
+        self.pooler = Pooler(self._outdate)
         """What is known of a pooler before the node."""
         self.lost: Callable[[str], None] = lambda _error: None
         """Called when a connection has broken: the node is struck from the view until it is probed."""
@@ -45,16 +61,28 @@ class Traffic:
         """What the database says of the functions, operators and types that statements name."""
         self.relearn: Callable[[], None] = lambda: None
         """Called when a statement names something that is not in the catalog: the catalog is soon read again."""
-        self.readers: list[Readers] = []
+        self.users: list[Users] = []
 
     def abort(self) -> None:
         """Cut off the reads that wait for this silent node, so that they can run on another one."""
-        for engine in self.readers:
-            engine.abort()
-            engine.turn_away()
+        for users in self.users:
+            if users.read:
+                users.abort()
+                users.turn_away()
 
     def turn_away(self) -> None:
         """Send a replica's reads that only wait for a connection to another node: this one has not answered."""
         if self.in_recovery():
-            for engine in self.readers:
-                engine.turn_away()
+            for users in self.users:
+                if users.read:
+                    users.turn_away()
+
+    def forgotten(self, error: str) -> None:
+        """Look again for a pooler that hands server processes on: the server does not know a prepared statement."""
+        self.pooler.doubt()
+        self.suspect(error)
+
+    def _outdate(self) -> None:
+        # What was set in these connections, and prepared, is in server processes that others have now.
+        for users in self.users:
+            users.outdate()
