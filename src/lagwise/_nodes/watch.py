@@ -148,7 +148,7 @@ class Watch:
         cause, known = cause_of(error), self._board.reading(self.name)
         if cause.sqlstate == FORGOTTEN_STATE:
             self._traffic.pooler.doubt()
-            self.doubt()
+            self.distrust()
         if silent(cause):
             self._silence.begin(self._clock() - self._started_at)
         else:
