@@ -1,12 +1,18 @@
 """What a client has seen stays seen: cookies that cannot regress, and the guarantee "session"."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from lagwise import Causality, Policy, Router
+from lagwise._nodes.monitor import Monitor
 from lagwise.fastapi import CausalityMiddleware, ReadSession, WriteSession, lifespan
 from lagwise.testing import Cluster, wait_until
 from tests.kit.application import SECRET, routed
@@ -78,6 +84,123 @@ async def test_monotonic_reads(cluster: Cluster) -> None:
             await cluster.resume_replay("replica-2")
             db.undrain("replica-1")
             await cluster.caught_up()
+
+
+READ = text("SELECT count(*) FROM item")
+
+
+async def _not_committed(db: Router) -> int:
+    async with db.write() as session:
+        return int(await session.scalar(READ) or 0)
+
+
+async def _rolled_back(db: Router) -> int:
+    async with db.write() as session:
+        found = int(await session.scalar(READ) or 0)
+        await session.rollback()
+        assert await count(db) == found  # also before it is closed
+    return found
+
+
+async def _in_a_block_that_raises(db: Router) -> int:
+    with suppress(KeyError):
+        async with db.write.begin() as session:
+            found = int(await session.scalar(READ) or 0)
+            raise KeyError
+    return found
+
+
+async def _after_a_commit(db: Router) -> int:
+    async with db.write() as session:
+        await session.execute(text("SELECT 1"))
+        await session.commit()
+        return int(await session.scalar(READ) or 0)
+
+
+async def _by_the_driver(db: Router) -> int:
+    with suppress(KeyError):
+        async with db.write.asyncpg() as driver:
+            found = int(await driver.fetchval("SELECT count(*) FROM item"))
+            raise KeyError
+    return found
+
+
+async def _refused(db: Router) -> int:
+    with suppress(IntegrityError):
+        async with db.write.begin() as session:
+            found = int(await session.scalar(READ) or 0)
+            await session.execute(text("CREATE TEMP TABLE twice (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)"))
+            await session.execute(text("INSERT INTO twice VALUES (1), (1)"))
+    return found
+
+
+@pytest.mark.parametrize(
+    "read", [_not_committed, _rolled_back, _in_a_block_that_raises, _after_a_commit, _by_the_driver, _refused]
+)
+async def test_what_a_write_session_showed_stays_seen(
+    cluster: Cluster, read: Callable[[Router], Awaitable[int]]
+) -> None:
+    """Also when it commits nothing: a later read goes to no replica that lacks what another client had written."""
+    async with router(cluster, SESSION) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        for replica in cluster.replicas:
+            await cluster.pause_replay(replica)
+        before = await count(db)
+        await cluster.primary.execute("INSERT INTO item (name) VALUES ('of another client')")
+        with Causality(None) as seen:
+            assert await read(db) == before + 1
+            assert seen.grew
+            assert await count(db) == before + 1
+            assert not any(position.in_doubt_at for position in seen.token)
+
+
+async def test_where_it_cannot_be_asked_it_is_in_doubt(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The question gets no answer, or the session is closed where nothing can be asked: the client is in doubt."""
+
+    async def never(*_: object) -> None:
+        return None
+
+    async with router(cluster, SESSION) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        with Causality(None) as seen, monkeypatch.context() as patch:
+            patch.setattr(Monitor, "after", never)
+            await _not_committed(db)
+            assert any(position.in_doubt_at for position in seen.token)
+        with Causality(None) as seen:
+            session = db.write()
+            await session.scalar(READ)
+            connection = await session.connection()
+            session.sync_session.lease.end()  # type: ignore[attr-defined]
+            assert any(position.in_doubt_at for position in seen.token)
+            await connection.close()
+            await session.close()
+
+
+async def test_the_price_is_one_question(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a write session that commits nothing, under this guarantee; no other write session asks the monitor."""
+    asked: list[str] = []
+    plain = Monitor.after
+
+    async def counting(monitor: Monitor, node: str, *times: float) -> Any:
+        asked.append(node)
+        return await plain(monitor, node, *times)
+
+    monkeypatch.setattr(Monitor, "after", counting)
+    for policy, questions in ((SESSION, ["primary"]), (Policy(), [])):
+        async with router(cluster, policy) as db:
+            await in_rotation(db, "replica-1", "replica-2")
+            with Causality(None):
+                await write(db, "committed")
+                async with db.write(sticky=False) as session:
+                    await session.scalar(READ)
+                assert asked == []
+                async with db.write() as session:
+                    await session.scalar(READ)
+                    await session.rollback()
+            async with db.write() as session:  # of no client
+                await session.scalar(READ)
+            assert asked == questions
+        asked.clear()
 
 
 async def ahead(cluster: Cluster) -> None:

@@ -7,7 +7,7 @@ from lagwise import Causality, NoPrimary, NoReplica, Policy, Router
 from lagwise._client.http import ASGIApp, Message, Receive, Scope, Send
 from lagwise._decide.lsn import LSN
 from lagwise._decide.refusing import refusal
-from lagwise._decide.route import Demand, route
+from lagwise._decide.route import Demand, deposed, route
 from lagwise._decide.token import Position
 from lagwise.asgi import CausalityMiddleware
 from lagwise.testing import Cluster, wait_until
@@ -132,8 +132,9 @@ def test_a_fast_clock_does_not_drop_a_good_floor() -> None:
 def test_a_write_refused_for_a_later_timeline_says_so() -> None:
     """It is the primary that is missing, not a replica, and no setting would help."""
     view = after([primary(90, 9.0), unreachable("replica-1")])
-    chosen = route(view, Policy(), Demand(write=True, timeline=2, floor=LSN(1)), 10.0)
-    error = refusal(view, Policy(), chosen, 10.0)
+    demand = Demand(write=True, timeline=2, floor=LSN(1))
+    chosen = route(view, Policy(), demand, 10.0)
+    error = refusal(view, Policy(), chosen, 10.0, deposed=deposed(view, demand, 10.0))
     assert isinstance(error, NoPrimary)
     assert "fall_back" not in str(error)
 

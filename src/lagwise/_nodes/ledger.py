@@ -58,6 +58,12 @@ class Ledger:
         seen.saw(position, policy.sticky_window)
         self._nodes.watchers.will_issue(seen)
 
+    def may_have_read(self, seen: Causality) -> None:
+        """Put the client in doubt: it has read, and where that stands cannot be asked."""
+        if self._nodes.is_open:
+            seen.saw(doubt(self._nodes.view.system), self._nodes.policy.sticky_window)
+            self._nodes.watchers.will_issue(seen)
+
 
 def _position(reading: Reading) -> Position:
     return Position(system=reading.system, timeline=reading.timeline, lsn=reading.lsn, issued_at=whole_seconds())

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
-from sqlalchemy.util.concurrency import await_only
+from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from lagwise._sessions.lease import Lease
 from lagwise._sessions.orm import RoutingAsyncSession, RoutingSession
@@ -44,6 +44,7 @@ def _sync(base: type[Session]) -> type[Session]:
         # First: an application's listener may run statements, which need the transaction of the session.
         event.listen(mixed, "after_begin", _begun, insert=True)
         event.listen(mixed, "after_commit", _committed)
+        event.listen(mixed, "after_rollback", _rolled_back)
     return mixed
 
 
@@ -62,3 +63,10 @@ def _committed(session: Any) -> None:
     commit = session.lease.commit if session.lease is not None else None
     if commit is not None and commit.awaits_position and not commit.placed():
         await_only(commit.settle())
+
+
+def _rolled_back(session: Any) -> None:
+    """Ask where it stands what was read: the client may read elsewhere before the session is closed, if it ever is."""
+    commit = session.lease.commit if session.lease is not None else None
+    if commit is not None and commit.owes and commit.is_over and in_greenlet():
+        await_only(commit.remember())

@@ -56,7 +56,7 @@ class ConnectionRouting:
     @property
     def silent(self) -> bool:
         """Whether `leave()` sends nothing, so that no cancellation can interrupt it."""
-        return self.lease.ends_silently and not (self.lease.held and self.lease.remembers)
+        return self.lease.ends_silently and not self.lease.owes
 
     async def settle_in(self, connection: PooledConnection) -> None:
         """Prepare each connection, the first one and each replacement, before its use."""
@@ -194,7 +194,7 @@ class ConnectionRouting:
     async def _leave(self, *, silently: bool = False) -> None:
         lease = self.lease
         try:
-            if lease.held and lease.remembers:
+            if lease.owes:
                 await lease.remember()
             await self._depart(silently=silently)
         finally:

@@ -94,9 +94,7 @@ class Lease:
         return self.seen is not None and self.seen.changes != self.changes
 
     def confirm_current(self, *, snapshot_taken: bool, pinned: bool = False) -> bool:
-        """Stay where the client's writes are; False where the node lacks one and the session may move.
-
-        A snapshot that was taken stays as it is.
+        """Stay where the client's writes are, and a snapshot; False where the node lacks one, and the session may move.
 
         Args:
             snapshot_taken: whether something was read in the transaction of the moment.
@@ -132,12 +130,10 @@ class Lease:
     def may_rest(self) -> bool:
         """Whether the connection can go back to its pool between two statements."""
         connection = self.connection
-        if connection is None or connection.touched or connection.transaction_asked:
-            return False
-        if self.held or self.transactional or self.intent.snapshot:
+        if connection is None or connection.touched or connection.transaction_asked or self.held or self.transactional:
             return False
         # In-memory SQLite has one connection for all: to give it back rolls back what a write session has begun.
-        return connection.engine.fenced  # type: ignore[no-any-return]
+        return not self.intent.snapshot and connection.engine.fenced
 
     def move(self) -> None:
         """Leave the node; the next statement chooses a node again."""
@@ -210,8 +206,7 @@ class Lease:
 
     def drop_if_lost(self, error: Exception) -> bool:
         """Drop the connection if this error shows that it is lost; answers whether it is."""
-        stay = self.stay
-        lost = judge(error, on_replica=stay is not None and stay.route.on_replica) is Failure.LOST
+        lost = judge(error, on_replica=self.stay is not None and self.stay.route.on_replica) is Failure.LOST
         if lost and self.connection is not None:
             abandon(self.connection)
         return lost
@@ -221,10 +216,15 @@ class Lease:
         """Whether the position of this read must be asked for, so that later reads are not older."""
         return self.seen is not None and not self.intent.write and self._ledger.remembers_reads
 
+    @property
+    def owes(self) -> bool:
+        """Whether it must be asked for at the end: of a connection that was held, or of a write without a COMMIT."""
+        return self.held and self.remembers if self.commit is None else self.commit.owes
+
     async def remember(self) -> None:
         """Remember the position that the client may have seen by now."""
         if self.seen is not None and self.stay is not None:
-            await self._ledger.has_read(self.node, self.seen)
+            await (self._ledger.has_read(self.node, self.seen) if self.commit is None else self.commit.remember())
 
     @property
     def ends_silently(self) -> bool:
@@ -242,5 +242,5 @@ class Lease:
         if self.nodes.policy.fall_back_limit is not None:
             self.nodes.release(self)
         if self.commit is not None:
-            self.commit.close()
+            (self.commit.close if self.commit.covered else self.commit.give_up)()
             self.commit = None

@@ -194,7 +194,7 @@ class RoutingSession(Session):
     def closes_silently(self) -> bool:
         """Whether closing now sends nothing: then there is nothing to wait for, and no task is needed."""
         lease = self.lease
-        if lease is not None and self._closes_as_usual:
+        if lease is not None and self._closes_as_usual and (lease.commit is None or lease.commit.covered):
             return not self.in_transaction() or (lease.ends_silently and not lease.held)
         return False
 
@@ -205,7 +205,7 @@ class RoutingSession(Session):
             super().close()
             return
         try:
-            if lease.held and lease.remembers and in_greenlet():
+            if (lease.commit is None or not lease.commit.covered) and lease.owes and in_greenlet():
                 await_only(lease.remember())
             super().close()
         except Exception as error:
