@@ -531,7 +531,33 @@ def test_calls_that_no_text_shows_as_calls_are_seen() -> None:
         "SELECT m.name FROM metric AS m",
         "SELECT * FROM app.entered",
         "SELECT * FROM watched",
-        "SELECT name OPERATOR(pg_catalog.=) 'x' FROM metric",
+        "SELECT name OPERATOR(pg_catalog.=) 'x'::text FROM metric",
+    ):
+        assert effects_of(sql, catalog) == NOTHING, sql
+
+
+def test_a_literal_without_a_type_may_become_a_value_of_any() -> None:
+    """Where making values of some type runs code, so may a literal, a bare parameter, and what must agree on a type."""
+    catalog = known(types=Names([("public", "tenant")]), known_operators=Names([("pg_catalog", "=")]))
+    for sql in (
+        "SELECT id FROM metric WHERE tags = '{red}'",
+        "SELECT id FROM metric WHERE tags = $1",
+        "SELECT lower(NULL) FROM metric",
+        "SELECT id FROM metric WHERE tags IN ($1::text[], '{red}')",
+        "SELECT id FROM metric WHERE id = 1::text::int AND tags = ('{red}')",
+        "SELECT coalesce(tags, names) FROM metric",
+        "SELECT greatest(tags, names) FROM metric",
+        "SELECT ARRAY[tags, names] FROM metric",
+        "SELECT CASE WHEN id = 1 THEN tags ELSE names END FROM metric",
+        "SELECT tags FROM metric UNION ALL SELECT names FROM metric",
+        "SELECT * FROM (VALUES (1), (2)) AS v",
+        "EXPLAIN SELECT id FROM metric WHERE tags = '{red}'",
+    ):
+        assert OPAQUE in effects_of(sql, catalog), sql
+        assert OPAQUE not in effects_of(sql, known(known_types=Names([("pg_catalog", "int4"), ("x", "text")]))), sql
+    for sql in (
+        "SELECT id FROM metric WHERE id = 1 AND name = 'x'::text AND name = $1::text",
+        "SELECT CASE WHEN id = 1 THEN tags END FROM metric WHERE tags IS NULL",
     ):
         assert effects_of(sql, catalog) == NOTHING, sql
 

@@ -20,9 +20,6 @@ CREATE FUNCTION records(int) RETURNS SETOF record LANGUAGE sql VOLATILE AS $$ SE
 CREATE FUNCTION always(text) RETURNS bool LANGUAGE sql VOLATILE AS $$ SELECT become($1) IS NOT NULL $$;
 CREATE FUNCTION both_of(text, text) RETURNS text LANGUAGE sql VOLATILE AS $$ SELECT become($2) $$;
 CREATE PROCEDURE enroll() LANGUAGE sql AS $$ SELECT public.become('x') $$;
-CREATE DOMAIN tenant AS text CHECK (always(VALUE));
-CREATE TYPE pair AS (a tenant, b int);
-CREATE FUNCTION takes(tenant) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
 CREATE OPERATOR !> (LEFTARG = text, RIGHTARG = text, FUNCTION = both_of);
 CREATE OPERATOR app.+ (LEFTARG = text, RIGHTARG = text, FUNCTION = both_of);
 CREATE AGGREGATE gathered (text) (SFUNC = both_of, STYPE = text, INITCOND = '');
@@ -36,11 +33,18 @@ CREATE TABLE filled (id serial PRIMARY KEY, name text DEFAULT become('x'), key u
 CREATE TABLE owned (id int PRIMARY KEY);
 CREATE TABLE owner_of (id int REFERENCES owned ON DELETE CASCADE);
 CREATE TRIGGER watching AFTER INSERT ON owner_of FOR EACH ROW EXECUTE FUNCTION watch();
-CREATE TABLE kept (id int, name tenant);
 CREATE TABLE parts (id int) PARTITION BY RANGE (id);
 CREATE TABLE part PARTITION OF parts DEFAULT;
 CREATE TRIGGER watching BEFORE INSERT ON part FOR EACH ROW EXECUTE FUNCTION watch();
 """
+
+DOMAINS = """
+CREATE DOMAIN tenant AS text CHECK (always(VALUE));
+CREATE TYPE pair AS (a tenant, b int);
+CREATE FUNCTION takes(tenant) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+CREATE TABLE kept (id int, name tenant);
+"""
+"""Types whose values run code as they are made: beside them few statements with a literal are harmless."""
 
 FILL = "TRUNCATE metric; INSERT INTO metric VALUES (1, 'red', 'blue'), (2, 'red', 'blue')"
 """The rows as they were, whatever a statement has written."""

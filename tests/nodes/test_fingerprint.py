@@ -50,6 +50,10 @@ CHANGES = [
     "ALTER TABLE fingered_child ADD FOREIGN KEY (id) REFERENCES fingered ON DELETE CASCADE",
     "ALTER SCHEMA elsewhere RENAME TO nowhere",
     "DROP TRIGGER fingered_trigger ON fingered",
+    "CREATE OR REPLACE FUNCTION fingered_f(int DEFAULT 1) RETURNS int LANGUAGE sql AS 'SELECT $1'",
+    "ALTER DOMAIN fingered_domain SET DEFAULT 1",
+    "CREATE INDEX ON fingered ((at + 1))",
+    "CREATE TRIGGER fingered_when AFTER INSERT ON fingered FOR EACH ROW WHEN (true) EXECUTE FUNCTION fingered_t()",
 ]
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from lagwise import Policy, Router
-from lagwise._decide.built_in import EFFECTS, HARMLESS, HARMLESS_IN_C
+from lagwise._decide.built_in import CONVERTING, EFFECTS, HARMLESS, HARMLESS_IN_C
 from lagwise._decide.catalog import UNREAD
 from lagwise._nodes.catalog_query import SQL
 from lagwise.testing import Cluster, wait_until
@@ -70,7 +70,7 @@ async def test_a_reading_ends_with_its_router(cluster: Cluster) -> None:
 
 async def rows(connection: Any) -> int:
     """How many rows the query of the catalog looks at, in all of its steps."""
-    arguments = sorted(HARMLESS), sorted(HARMLESS_IN_C), sorted(EFFECTS), 1 << 40
+    arguments = sorted(HARMLESS), sorted(HARMLESS_IN_C), sorted(EFFECTS), 1 << 40, sorted(CONVERTING)
     (found,) = await connection.fetchrow("EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) " + SQL, *arguments, timeout=60)
 
     def looked_at(plan: dict[str, Any]) -> int:

@@ -9,6 +9,7 @@ from lagwise._decide.catalog import BUILT_IN, Catalog
 from lagwise._decide.effect import UNSEEN, Effect
 from lagwise._decide.parse import LIMIT, folded, parse
 from lagwise._decide.temporary import temporary
+from lagwise._decide.untyped import untyped
 
 _LONG = 2_048
 """Characters from which on it pays to fold lists before a text is looked up or parsed."""
@@ -151,7 +152,7 @@ def _copy(statement: dict[str, Any], catalog: Catalog) -> Effect:
 
 def _query(root: dict[str, Any], catalog: Catalog) -> Effect:
     """The effects of a query, or of a statement that writes, and of all their parts. No recursion: trees are deep."""
-    effect = UNSEEN if catalog.unseen else Effect.NOTHING
+    effect = UNSEEN if catalog.unseen or (catalog.types and untyped(root)) else Effect.NOTHING
     waiting: list[Any] = [root]
     while waiting:
         node = waiting.pop()

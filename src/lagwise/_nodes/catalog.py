@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lagwise._decide.built_in import EFFECTS, HARMLESS, HARMLESS_IN_C
+from lagwise._decide.built_in import CONVERTING, EFFECTS, HARMLESS, HARMLESS_IN_C
 from lagwise._decide.catalog import Catalog, Names
 from lagwise._nodes.catalog_query import SQL
 from lagwise._nodes.fingerprint import fingerprint
@@ -19,11 +19,11 @@ _KEPT = 8
 async def read_catalog(driver: Any, timeout: float) -> Catalog:  # noqa: ASYNC109 - each statement has its own
     """What the database of this asyncpg connection says of its names now; any role may ask, on a replica too.
 
-    The query takes some 100 ms, half a second more for each 1,000 tables, and answers a few hundred kilobytes; where
-    nothing has changed since one of the latest readings, a tenth of it, and the answer is that reading's Catalog.
-    Objects that are made or changed later are unknown, or as they were, until the next reading. `timeout` is in
-    seconds, for each statement; BEGIN and COMMIT have none, so the caller bounds the whole. Raises what the driver
-    raises.
+    The query takes some 100 ms, half a second more where there are 2,000 tables, and answers a few hundred kilobytes.
+    Where nothing has changed since one of the latest readings, it takes a tenth of that, and the answer is that
+    reading's Catalog. Objects that are made or changed later are unknown, or as they were, until the next reading.
+    `timeout` is in seconds, for each statement; BEGIN and COMMIT have none, so the caller bounds the whole. Raises what
+    the driver raises.
     """
     standard = driver.get_settings().standard_conforming_strings == "on"
     # One snapshot for both: a change between them would be kept under the fingerprint of before.
@@ -44,7 +44,7 @@ async def read_catalog(driver: Any, timeout: float) -> Catalog:  # noqa: ASYNC10
 
 
 async def _read(driver: Any, timeout: float, *, standard: bool) -> Catalog:  # noqa: ASYNC109
-    arguments = sorted(HARMLESS), sorted(HARMLESS_IN_C), sorted(EFFECTS), MOST + 1
+    arguments = sorted(HARMLESS), sorted(HARMLESS_IN_C), sorted(EFFECTS), MOST + 1, sorted(CONVERTING)
     found: dict[str, list[tuple[str, str]]] = {}
     for kind, schema, name in await driver.fetch(SQL, *arguments, timeout=timeout):
         found.setdefault(kind, []).append((schema, name))

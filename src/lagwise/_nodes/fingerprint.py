@@ -13,18 +13,19 @@ COLUMNS = {
     "pg_cast": "castsource, casttarget, castfunc, castcontext",
     "pg_class": "oid, relname, relnamespace, relkind, relrowsecurity, reltype",
     "pg_constraint": "oid, contype, conrelid, contypid, confrelid, confdeltype, confupdtype, conbin::t",
+    "pg_index": "indrelid, indexprs::t, indpred::t",
     "pg_inherits": "inhrelid, inhparent",
     "pg_language": "oid, lanname",
     "pg_namespace": "oid, nspname",
     "pg_operator": "oid, oprname, oprnamespace, oprcode::o",
     "pg_policy": "polrelid, polcmd, polqual::t, polwithcheck::t",
     "pg_proc": "oid, proname, pronamespace, prolang, prokind, provolatile, pronargs, pronargdefaults, proargtypes,"
-    " prorettype",
-    "pg_range": "rngtypid, rngsubtype",
+    " proallargtypes, prorettype, proargdefaults::t",
+    "pg_range": "rngtypid, rngsubtype, rngmultitypid",
     "pg_rewrite": "ev_class, ev_type, CASE WHEN ev_class OPERATOR(pg_catalog.>=) 16384::o THEN ev_action::t END",
-    "pg_trigger": "tgrelid, tgfoid, tgenabled, tgconstraint",
+    "pg_trigger": "tgrelid, tgfoid, tgenabled, tgconstraint, tgqual::t",
     "pg_type": "oid, typname, typnamespace, typtype, typcategory, typelem, typbasetype, typinput::o, typreceive::o,"
-    " typoutput::o, typsend::o",
+    " typoutput::o, typsend::o, typdefaultbin::t",
 }
 
 _SQL = "SELECT " + ", ".join(
