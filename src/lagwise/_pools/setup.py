@@ -1,7 +1,7 @@
 """Sets up each new connection before a session gets it, and makes the script that resets a used one."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -71,6 +71,7 @@ class Setup:
         self._opening = Opening(pooling, settings, role=role, pooler=traffic.pooler)
         self._heard: WeakKeyDictionary[Any, Heard] = WeakKeyDictionary()
         self._unready: WeakKeyDictionary[asyncio.Task[Any], Any] = WeakKeyDictionary()
+        self._owned = False
         self._infos: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
         self.drivers: WeakSet[Any] = WeakSet()
         """The driver's connections that are set up and may be open."""
@@ -80,6 +81,7 @@ class Setup:
 
         The application's own listeners, on the pool, the engine or the class, are called in between.
         """
+        self._owned = owned and self._writes
 
         def connecting(_dialect: Any, _record: Any, _args: Any, kw: dict[str, Any]) -> None:
             self._pooling.prepare(kw)
@@ -103,10 +105,16 @@ class Setup:
         if driver is not None:
             driver.terminate()
 
-    def outdate(self) -> None:
-        """Let no session get a connection that is set up now: the next one opens another in its place."""
-        for info in self._infos.values():
+    def outdate(self, using: Collection[Any]) -> None:
+        """Let no session get a connection that is set up now: the next one opens another in its place.
+
+        Those that are not in `using` are closed: a pooler in between may keep a server process for each. In a pool
+        that has an owner they may be in the owner's use.
+        """
+        for driver, info in list(self._infos.items()):
             info[IS_CLOSED] = _outdated
+            if not self._owned and driver not in using:
+                driver.terminate()
 
     async def _connect(self, create: Callable[..., Any] | None, owned: bool, *args: Any, **kw: Any) -> Any:
         began = monotonic()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lagwise._decide.catalog import UNREAD, Catalog
-from lagwise._pools.driver import abandon
+from lagwise._pools.driver import abandon, driver_of
 from lagwise._pools.pooler import Pooler
 from lagwise._pools.pooling import Pooling
 
@@ -28,10 +28,11 @@ class Users:
 
     def outdate(self) -> None:
         """Let no session get a connection that there is now, and close those in use when their sessions end."""
-        for connection in self._in_use():
+        using = self._in_use()
+        for connection in using:
             connection.touched = connection.spoilt = True
         if self.engine.setup is not None:
-            self.engine.setup.outdate()
+            self.engine.setup.outdate([driver_of(each) for each in using if not each.invalidated])
 
     def _in_use(self) -> list[Any]:
         return [each for each in self.engine.counters.in_use() if each.engine is self.engine]
