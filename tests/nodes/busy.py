@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import uvloop
+from sqlalchemy import text
 
 from lagwise import Policy, Router
 from lagwise._nodes import probe, prober
@@ -73,15 +74,28 @@ async def threads() -> None:
         await asyncio.sleep(0.01)
 
 
+async def write(db: Router) -> None:
+    """A write that waits for its answer all the time: a silent primary's would be cut off."""
+    async with db.write.begin() as session:
+        await session.execute(text("SELECT pg_sleep(600)"))
+
+
 async def main(how: str, urls: list[str]) -> None:
     logging.getLogger("lagwise").addHandler(Heard())
     logging.getLogger("lagwise").setLevel(logging.INFO)
     async with Router(urls[0], urls[1:], policy=POLICY) as db:
         await wait_until(lambda: db.view.fresh(time.monotonic() - 1) == len(urls) - 1, what="fresh replicas")
+        writing = asyncio.create_task(write(db))
+        tally = db.pools["primary"].writes.tally
+        await wait_until(lambda: list(tally.in_use()), what="the write under way")
         await (threads() if how == "threads" else during_probes({"computing": compute, "stopped": stop}[how]))
         end = time.monotonic()
         # A probe that was under way has been judged when its node has answered the next one.
         await wait_until(lambda: db.view.heard_from_all(end), timeout=60, what="every node answers a later probe")
+        if writing.done():
+            unreachable.append("the write was cut off")
+        writing.cancel()
+        await asyncio.wait({writing})
     sys.stdout.write(str(unreachable))
 
 

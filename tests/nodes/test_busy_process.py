@@ -38,7 +38,7 @@ async def lost(cluster: Cluster, loop: str, how: str, counting: str = "patient")
 @pytest.mark.parametrize("how", ["computing", "threads", "stopped"])
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_a_healthy_server_is_never_unreachable(cluster: Cluster, loop: str, how: str) -> None:
-    """The event loop is held for seconds, by an endpoint, by threads, by a stop of the process: every node stays."""
+    """The event loop is held for seconds, by an endpoint, threads or a stop of the process: nodes and a write stay."""
     assert await lost(cluster, loop, how) == "[]"
 
 

@@ -46,6 +46,7 @@ NAMES: dict[str, Callable[[Any], object]] = {
     "asyncpg.Connection._stmt_cache_enabled": lambda _: "_stmt_cache_enabled" in Driver.__slots__,
     "asyncpg.Connection._introspect_types": lambda _: iscoroutinefunction(Driver._introspect_types),
     "asyncpg.Connection._get_statement": lambda _: "named" in signature(Driver._get_statement).parameters,
+    "adapter._execute_mutex": lambda _: any("_execute_mutex" in each.__dict__ for each in Adapter.__mro__),
     "adapter._prepared_statement_cache": lambda _: "_prepared_statement_cache" in Adapter.__slots__,
     "adapter._prepared_statement_name_func": lambda _: "_prepared_statement_name_func" in Adapter.__slots__,
 }

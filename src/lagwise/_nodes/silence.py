@@ -1,4 +1,4 @@
-"""Measures how long a node has been silent, and cuts off the reads that wait for it."""
+"""Measures how long a node has been silent, and cuts off the sessions that wait for it."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from lagwise._pools.patience import Patience
 class Silence:
     """Calls `abort` when a node has been silent for `after` seconds, and again every `interval` seconds.
 
-    It is called again because some reads reach the node after the first call; they must not wait longer.
+    It is called again because some statements reach the node after the first call; they must not wait longer.
     """
 
     def __init__(self, abort: Callable[[], None], *, after: float, interval: float) -> None:

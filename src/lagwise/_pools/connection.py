@@ -46,6 +46,8 @@ class PooledConnection(LimitedConnection):
     """Whether code ran that may have lifted the fence for the transactions to come."""
     failed = False
     """Whether a statement has failed in it."""
+    awaited = False
+    """Whether the server is asked something past SQLAlchemy's cursors."""
     shared = False
     """Whether other sessions use the driver's connection in turn, all in one transaction."""
 

@@ -30,7 +30,7 @@ from lagwise._pools.internals import OptionedEngine, drop_resets, most_overflow
 from lagwise._pools.reserve import Reserve
 from lagwise._pools.setup import Setup
 from lagwise._pools.traffic import Traffic, Users
-from lagwise._pools.translation import translation
+from lagwise._pools.translation import cut_off, translation
 from lagwise._pools.turns import TurnedAway, Turns
 from lagwise.errors import NoPrimary, RoutingError
 
@@ -220,9 +220,11 @@ class RoutedEngine(OptionedEngine):
     def translated(self, error: BaseException, connection: Connection | None) -> RoutingError | None:
         """The error that says to the caller what the database's own does not, or None.
 
-        `ReadOnly` for a write in a read session, `NoPrimary` for a write on a node that is no longer the primary,
-        `RoutingError` for a savepoint or a cursor where there is no transaction.
+        `ReadOnly` for a write in a read session, `NoPrimary` for a write on a node that is silent, or no longer the
+        primary, `RoutingError` for a savepoint or a cursor where there is no transaction.
         """
+        if not self.reads and getattr(connection, "undone", False):
+            return cut_off(self.traffic.name)
         failure = judge(error, on_replica=self._on_replica(connection))
         gone = failure is Failure.READ_ONLY and connection is not None and (self.pooling.framed or demoted(connection))
         return translation(failure, self.traffic.name, reads=self.reads, demoted=gone)

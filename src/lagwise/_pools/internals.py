@@ -147,6 +147,11 @@ def forget_statements(adapter: Any) -> None:
     adapter._prepared_statement_name_func = str
 
 
+def is_executing(adapter: Any) -> bool:
+    """Whether a statement of SQLAlchemy's waits for its answer; the driver has no name for that at all."""
+    return bool(adapter._execute_mutex.locked())
+
+
 def caches_statements(driver: Any) -> bool:
     """Whether the driver keeps prepared statements."""
     return bool(driver._stmt_cache_enabled)

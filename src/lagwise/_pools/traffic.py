@@ -19,7 +19,10 @@ class Users:
     def abort(self) -> None:
         """Cut off those that wait for an answer."""
         for connection in self._in_use():
-            abandon(connection)
+            if self.read:
+                abandon(connection)
+            else:
+                connection.cut_off()
 
     def turn_away(self) -> None:
         """Cut off those that wait for a connection."""
@@ -65,10 +68,10 @@ class Traffic:
         self.users: list[Users] = []
 
     def abort(self) -> None:
-        """Cut off the reads that wait for this silent node, so that they can run on another one."""
+        """Cut off what waits for this silent node: reads can run on another one, and writes end."""
         for users in self.users:
+            users.abort()
             if users.read:
-                users.abort()
                 users.turn_away()
 
     def turn_away(self) -> None:

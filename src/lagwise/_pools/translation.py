@@ -6,6 +6,14 @@ from lagwise.errors import NoPrimary, ReadOnly, RoutingError
 WAY_OUT = "Use a write session: db.write instead of db.read, in FastAPI WriteSession instead of ReadSession."
 
 
+def cut_off(node: str) -> NoPrimary:
+    """The error of a write that waited for a silent node, before its COMMIT."""
+    return NoPrimary(
+        f"{node} does not answer, and the connection of this write was cut off before COMMIT: the server rolls its "
+        "transaction back, and nothing of it was written. Retry."
+    )
+
+
 def translation(failure: Failure, node: str, *, reads: bool, demoted: bool) -> RoutingError | None:
     """The error that says to the caller what the database's own does not, or None.
 

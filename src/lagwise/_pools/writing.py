@@ -1,5 +1,6 @@
 """A pooled connection that writes: it announces each COMMIT, and goes back as it came."""
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy.engine import Connection, RootTransaction, TwoPhaseTransaction
@@ -10,8 +11,10 @@ from lagwise._decide.failure import Failure
 from lagwise._decide.statement import effects_of
 from lagwise._decide.token import Position
 from lagwise._pools.connection import PooledConnection
-from lagwise._pools.driver import driver_of, judge
+from lagwise._pools.driver import abandon, driver_of, judge
+from lagwise._pools.internals import is_executing
 from lagwise._pools.placing import ask_with_commit, may_have_succeeded, told_place
+from lagwise.errors import NoPrimary
 
 
 class WritingConnection(PooledConnection):
@@ -30,6 +33,24 @@ class WritingConnection(PooledConnection):
     """The position of the latest COMMIT, if the answer to COMMIT has told it."""
     asked = False
     """Whether the latest COMMIT was sent together with the query for its position."""
+    committing = False
+    """Whether a COMMIT is on its way."""
+    undone = False
+    """Whether it was cut off before a COMMIT: the server rolls back what it was about to write."""
+
+    def cut_off(self) -> None:
+        """End the wait for a server that is silent; a connection that waits for none is left alone."""
+        if self.closed or self.invalidated or self.dialect.name != "postgresql":
+            return
+        adapter: Any = self.connection.dbapi_connection
+        if self.committing or self.awaited or self.lent or is_executing(adapter):
+            self.undone = not (self.committing or self.committed_by_text or self.lent or adapter.autocommit)
+            abandon(self)
+
+    def close(self) -> None:
+        """As `PooledConnection.close`."""
+        self.awaited = True
+        super().close()
 
     def prepare_for(self, effect: Effect, statement: str) -> None:
         """Remember what the statement leaves, and announce a COMMIT in its text."""
@@ -82,6 +103,7 @@ class WritingConnection(PooledConnection):
         """
         if self.limited is not None:
             self.lift()
+        self.committing = True
         pending, self.place, self.asked = self.pending, None, False
         if pending is None:
             return None
@@ -94,6 +116,7 @@ class WritingConnection(PooledConnection):
 
     def hear_place(self, driver: Any) -> None:
         """Take the position from the driver that `send_commit()` gave, after COMMIT succeeded or failed."""
+        self.committing = False
         if driver is not None:
             self.place = told_place(driver)
 
@@ -124,15 +147,23 @@ class _Announced(RootTransaction):
             connection.hear_place(asked)
 
     def rollback(self) -> None:
-        open_until_now = self.is_active
-        self.connection.lift()  # type: ignore[attr-defined]
-        super().rollback()
-        self._ended(open_until_now)
+        self._end(super().rollback)
 
     def close(self) -> None:
-        open_until_now = self.is_active
-        self.connection.lift()  # type: ignore[attr-defined]
-        super().close()
+        self._end(super().close)
+
+    def _end(self, end: Callable[[], None]) -> None:
+        connection: Any = self.connection  # a WritingConnection
+        open_until_now, before = self.is_active, connection.awaited
+        connection.lift()
+        connection.awaited = True
+        try:
+            end()
+        except NoPrimary:
+            if not connection.undone:
+                raise  # otherwise the server rolls back by itself, and a cancellation stays one
+        finally:
+            connection.awaited = before
         self._ended(open_until_now)
 
     def _ended(self, open_until_now: bool) -> None:

@@ -89,6 +89,7 @@ class DriverRouting(DriverTransaction):
         connection = self.connection
         if isinstance(connection, WritingConnection):
             connection.note(statement)
+            connection.lent = connection.lent or connection.unsure  # a text that cannot be read may hold a COMMIT
             return
         if isinstance(connection, JoinedReading):
             await connection.mend()
@@ -144,6 +145,7 @@ class DriverRouting(DriverTransaction):
         self._look_for_commit(connection)
         transaction, self.transaction = self.transaction, None
         try:
+            self.spoilt = self.spoilt or connection.invalidated or driver_of(connection).is_closed()
             if self.spoilt:
                 pass  # what is open ends with the connection
             elif transaction is not None:
@@ -154,6 +156,10 @@ class DriverRouting(DriverTransaction):
         except TimeoutError:
             abandon(connection)  # the server ends a transaction when its connection breaks
             self.spoilt = True
+        except Exception:
+            if not driver_of(connection).is_closed():
+                raise
+            self.spoilt = True  # likewise: it was lost, or cut off
         finally:
             self.let_go()
         if self.spoilt:
@@ -175,7 +181,9 @@ class DriverRouting(DriverTransaction):
         self.confirm_current()
         of = self.connection if self.connection.shared else self
         of.spoilt = of.spoilt or spoil
-        if not self.lease.intent.write:
+        if isinstance(self.connection, WritingConnection):
+            self.connection.lent = True  # what the caller asks the driver is not seen
+        else:
             self.connection.touched = True
         self.lease.note_read()
 

@@ -58,6 +58,7 @@ class DriverTransaction(ConnectionRouting):
 
     async def translating_errors(self, call: Callable[[], Awaitable[T]], connection: PooledConnection) -> T:
         """Await `call()`; report its failure to the node, and name it to the caller in lagwise's words."""
+        connection.awaited = True
         try:
             return await call()
         except Exception as error:
@@ -78,6 +79,7 @@ class DriverTransaction(ConnectionRouting):
             self.spoilt = True
             raise
         finally:
+            connection.awaited = False
             self._look_for_commit(connection)
 
     def _look_for_commit(self, connection: PooledConnection) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from asyncpg import InterfaceError  # type: ignore[import-untyped]
 
 from lagwise._pools.driver import driver_of
+from lagwise._pools.writing import WritingConnection
 from lagwise._sessions.driver_routing import DriverRouting
 from lagwise.errors import RoutingError
 
@@ -82,6 +83,8 @@ class LentConnection:
                 routing.connection.touched = True
             if name == "prepare":
                 routing.lease.held = True
+                if isinstance(routing.connection, WritingConnection):
+                    routing.connection.lent = True  # what runs it is not seen
             if (limit := routing.lease.intent.timeout) is not None:
                 routing.connection.restrict(kw.get("timeout") or limit)
             run = getattr(driver_of(routing.connection), name)
@@ -162,10 +165,14 @@ class _TransactionOfTheCallers:
         if self._own is None:
             raise InterfaceError(f"cannot use {how}: the transaction is not yet started")
         self._routing.blocks -= 1
+        if (connection := self._routing.lease.connection) is not None:
+            connection.awaited = True
         how, error = ("rollback", ()) if self._framed else (how, error)
         try:
             await getattr(self._own, how)(*error)
         finally:
+            if connection is not None:
+                connection.awaited = False
             await self._routing.keep_fenced()
         await self._routing.rest()
 
