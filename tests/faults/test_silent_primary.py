@@ -120,7 +120,7 @@ async def no_place_held(db: Router) -> None:
     engine = db.pools["primary"].writes
 
     def free() -> bool:
-        return checked_out(engine.pool) == 0 and not list(engine.tally.in_use())
+        return checked_out(engine.pool) == 0 and not list(engine.counters.in_use())
 
     await wait_until(free, what="no connection in use", timeout=LONG_ENOUGH)
 
@@ -155,7 +155,7 @@ async def test_a_cancelled_write_ends_too(cluster: Cluster) -> None:
         running = [task for task, _ in (await frozen(cluster, db, writes)).values()]
 
         def waits(task: asyncio.Task[None]) -> bool:
-            using: Iterator[Any] = db.pools["primary"].writes.tally.in_use()
+            using: Iterator[Any] = db.pools["primary"].writes.counters.in_use()
             return task.done() or any(one.committing or one.awaited for one in using if one.task is task)
 
         await wait_until(lambda: all(map(waits, running)), what="COMMIT and ROLLBACK under way")

@@ -86,7 +86,7 @@ async def main(how: str, urls: list[str]) -> None:
     async with Router(urls[0], urls[1:], policy=POLICY) as db:
         await wait_until(lambda: db.view.fresh(time.monotonic() - 1) == len(urls) - 1, what="fresh replicas")
         writing = asyncio.create_task(write(db))
-        tally = db.pools["primary"].writes.tally
+        tally = db.pools["primary"].writes.counters
         await wait_until(lambda: list(tally.in_use()), what="the write under way")
         await (threads() if how == "threads" else during_probes({"computing": compute, "stopped": stop}[how]))
         end = time.monotonic()
