@@ -32,6 +32,8 @@ class PooledConnection(LimitedConnection):
     """A connection for reads. It has no transaction until a statement, or the application, asks for one.
 
     It is fenced: its server refuses writes (`default_transaction_read_only`), also after a promotion.
+
+    What was done with it is known where it was done, so other classes write its flags; each adds a suspicion alone.
     """
 
     engine: Any

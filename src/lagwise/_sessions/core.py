@@ -182,7 +182,7 @@ class RoutedConnection(AsyncConnection):
     async def _hold(self, call: Callable[[], Awaitable[Any]], *, unseen: bool = False) -> Any:
         self._require_started()
         await self._routing.confirm()
-        self._routing.lease.held = True
+        self._routing.lease.hold()
         if unseen:
             self._routing.connection.touched = True  # by the driver's own means anything can be set
         return await self._routing.run_unretried(call)

@@ -177,7 +177,7 @@ class DriverRouting(DriverTransaction):
         Raises:
             NoReplica: the client's writes are elsewhere.
         """
-        self.lease.held = True
+        self.lease.hold()
         self.confirm_current()
         of = self.connection if self.connection.shared else self
         of.spoilt = of.spoilt or spoil

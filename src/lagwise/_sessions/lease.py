@@ -154,6 +154,10 @@ class Lease:
         elif self.transactional:
             connection.ask_for_transaction()
 
+    def hold(self) -> None:
+        """The application holds on to the connection itself."""
+        self.held = True
+
     def ask_for_transaction(self) -> None:
         """The application needs a transaction on its node: begin one now, or with the next connection."""
         self.transactional = True

@@ -82,7 +82,7 @@ class LentConnection:
             if not routing.lease.intent.write or name not in _TEXTS:  # without a text: a trigger's, or a policy's, code
                 routing.connection.touched = True
             if name == "prepare":
-                routing.lease.held = True
+                routing.lease.hold()
                 if isinstance(routing.connection, WritingConnection):
                     routing.connection.lent = True  # what runs it is not seen
             if (limit := routing.lease.intent.timeout) is not None:

@@ -62,10 +62,9 @@ class RoutingSession(Session):
 
     def begin(self, nested: bool = False) -> SessionTransaction:
         """Choose the node, then begin; in a read session, a READ ONLY transaction."""
-        lease = self.lease
         if self._over:
             raise used_after_its_end()
-        if lease is not None:
+        if (lease := self.lease) is not None:
             self._choose(lease)
             if not lease.intent.write and in_greenlet():
                 lease.ask_for_transaction()
@@ -88,7 +87,8 @@ class RoutingSession(Session):
         if isinstance(connection, WritingConnection):
             connection.lent = connection.touched = True  # by the driver's own means anything can be set
         elif lease is not None and lease.connection is not None:
-            lease.held = lease.connection.touched = True
+            lease.connection.touched = True
+            lease.hold()
         return connection
 
     def _choose(self, lease: Lease) -> None:
