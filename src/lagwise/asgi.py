@@ -25,9 +25,9 @@ _ROUTE_HEADER = b"lagwise-route"
 # lives long enough for a Router whose window is longer than that of the one that wrote.
 _AT_LEAST = 3600  # seconds
 _WINDOWS = 10
-# The most slots that one client gets for requests that arrive at one process within ten seconds. A proxy passes 64 of
-# them: those of eight processes.
-_SLOTS = 8
+# The most slots that one client gets for requests that arrive at one process within ten seconds: a client that brought
+# a token, and one that did not.
+_SLOTS, _SLOTS_OF_STRANGERS = 8, 32
 # Seconds by which the doubt in a crowd cookie is ahead of the clock: answers that arrive in the wrong order are no
 # further apart. Other answers reuse the doubt during the first half of that time.
 _AHEAD = 60
@@ -192,8 +192,8 @@ class CausalityMiddleware:
         age = max(_AT_LEAST, math.ceil(_WINDOWS * seen.window)) + 1
         crowded, now = brought.crowded, time.time()
         if crowded <= now + _AHEAD / 2:
-            client = brought.client if brought.names else _stranger(scope)
-            if brought.slots <= _SLOTS and self._given.another(client, _SLOTS, arrived):
+            client, most = (brought.client, _SLOTS) if brought.names else (_stranger(scope), _SLOTS_OF_STRANGERS)
+            if brought.slots <= _SLOTS and self._given.another(client, most, arrived):
                 return self._jar.set(text, brought.names, age)
             crowded = math.ceil(now) + _AHEAD
         in_doubt = CausalToken.of([replace(p, in_doubt_at=max(p.in_doubt_at, crowded)) for p in token])

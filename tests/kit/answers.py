@@ -15,4 +15,5 @@ def stands_at(lsn: int) -> dict[str, Any]:
         "segment": 16 << 20,
         "started": None,
         "port": 0,
+        "database": 0,
     }

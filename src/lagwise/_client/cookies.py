@@ -111,7 +111,7 @@ class Given:
 
     A client is recognised by what it brought: requests that were sent together brought the same, and arrived together,
     however slowly they are answered. A client that brings nothing is recognised by its address and headers, which
-    several may share. A mistake costs reads on the primary, or a few more cookies; it never
+    several may share, so its limit is higher. A mistake costs reads on the primary, or a few more cookies; it never
     loses a write.
     """
 
