@@ -45,24 +45,34 @@ def stop() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-async def during_probes(act: Callable[[], None]) -> None:
-    """Act three times, each right after a probe has sent its question: the answer waits in the socket."""
-    ask, begun, acted = probe.ask, 0, 0
+async def during_probes(db: Router, act: Callable[[], None]) -> None:
+    """Act six times, each right after a probe has sent its question, or begins to connect: answers wait in sockets."""
+    ask, connect, begun, acted = probe.ask, prober.Prober._connect, 0, 0
 
     def acting() -> None:
         nonlocal acted
         act()
         acted += 1
 
-    async def asking(*question: Any, **how: Any) -> Any:
+    def begin() -> None:
         nonlocal begun
-        if begun < 3:
+        if begun < 6:
             begun += 1
             asyncio.get_running_loop().call_soon(acting)
+
+    async def asking(*question: Any, **how: Any) -> Any:
+        begin()
         return await ask(*question, **how)
 
+    async def connecting(self: prober.Prober, seconds: float) -> Any:
+        begin()
+        return await connect(self, seconds)
+
     prober.ask = asking  # type: ignore[attr-defined]
-    await wait_until(lambda: acted == 3, timeout=60, what="three probes")
+    prober.Prober._connect = connecting  # type: ignore[method-assign]
+    for watch in db._nodes.monitor._watches.values():
+        watch.prober._driver.terminate()  # the next probe connects
+    await wait_until(lambda: acted == 6, timeout=60, what="six probes")
 
 
 async def threads() -> None:
@@ -88,7 +98,7 @@ async def main(how: str, urls: list[str]) -> None:
         writing = asyncio.create_task(write(db))
         tally = db.pools["primary"].writes.counters
         await wait_until(lambda: list(tally.in_use()), what="the write under way")
-        await (threads() if how == "threads" else during_probes({"computing": compute, "stopped": stop}[how]))
+        await (threads() if how == "threads" else during_probes(db, {"computing": compute, "stopped": stop}[how]))
         end = time.monotonic()
         # A probe that was under way has been judged when its node has answered the next one.
         await wait_until(lambda: db.view.heard_from_all(end), timeout=60, what="every node answers a later probe")

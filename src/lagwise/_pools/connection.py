@@ -191,6 +191,7 @@ class PooledConnection(LimitedConnection):
             self._undo()
 
     def _undo(self) -> None:
+        self.awaited = True
         try:
             self.reset()
         except BaseException as error:

@@ -47,11 +47,6 @@ class WritingConnection(PooledConnection):
             self.undone = not (self.committing or self.committed_by_text or self.lent or adapter.autocommit)
             abandon(self)
 
-    def close(self) -> None:
-        """As `PooledConnection.close`."""
-        self.awaited = True
-        super().close()
-
     def prepare_for(self, effect: Effect, statement: str) -> None:
         """Remember what the statement leaves, and announce a COMMIT in its text."""
         self.pooling.refuse(effect)

@@ -205,7 +205,7 @@ class RoutingSession(Session):
             super().close()
             return
         try:
-            if (lease.commit is None or not lease.commit.covered) and lease.owes and in_greenlet():
+            if (lease.held if lease.commit is None else not lease.commit.covered) and lease.owes and in_greenlet():
                 await_only(lease.remember())
             super().close()
         except Exception as error:
