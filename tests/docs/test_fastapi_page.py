@@ -45,7 +45,8 @@ async def test_its_endpoints_read_what_the_client_wrote(page: ModuleType) -> Non
         assert (await client.get("/fresh")).json() > before
         assert (await client.get("/strong")).json() is True
         assert (await client.post("/cart/x")).json() == "write"
-        assert (await client.get("/cart/x")).json() == "none-caught-up"
+        # On the primary, because the replica lacks the write; on a slow machine it is above max_lag by now, too.
+        assert (await client.get("/cart/x")).json() in {"none-caught-up", "all-lagging"}
         assert (await client.get("/health/live")).status_code == 200
 
 
