@@ -195,7 +195,9 @@ async def run(
             stopping.set()
             await asyncio.gather(*load)
         survived = await survivors(cluster)
-        history = History(tuple(op for op in recorder.operations if not turned_back(op, undone, survived)), survived)
+        gone = {op.version for op in recorder.operations if turned_back(op, undone, survived)}
+        kept = [op for op in recorder.operations if not turned_back(op, undone, survived) and op.version not in gone]
+        history = History(tuple(kept), survived)
         assert not (await survivors(stranger)).keys() - STRANGE.keys(), "something was written on a stranger's node"
         log.seek(0)
         return Result(schedule, history, judge(history, policy), log.read())

@@ -14,6 +14,7 @@ import asyncpg  # type: ignore[import-untyped]
 from lagwise.testing.cluster import Cluster
 from lagwise.testing.gates import wait_until
 from lagwise.testing.node import Node
+from lagwise.testing.replication import streams
 
 Fault = Literal[
     "delay", "pause", "kill", "restart", "cut", "black-hole", "freeze", "slow", "partition", "terminate",
@@ -120,7 +121,8 @@ async def change(step: Step, cluster: Cluster) -> None:
     old, new = cluster.primary, cluster[step.node]
     if step.fault == "undone":
         # In order, so that the replica has all there is: what is written on it is lost when it is turned back, and
-        # that alone.
+        # that alone. A server that stops sends the rest to those that stream, and to no other.
+        await streams(new, timeout=30)
         await cluster.stop(old)
         await cluster.promote(new)
         await asyncio.sleep(step.lasts)
