@@ -113,6 +113,7 @@ def route(
     Pure but for `draw`, numbers in [0, 1): among replicas that qualify, two are drawn by weight, the node and its
     rival, and `less_loaded` decides between them ("power of two choices", Mitzenmacher 2001).
     """
+    # What is true of nearly every read is asked here, and without a call.
     if demand.timeline > view.timeline and deposed(view, demand, now):
         return Route(None, Reason.OTHER_TIMELINE)
     if demand.write:

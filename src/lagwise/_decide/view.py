@@ -159,13 +159,12 @@ def _drained(node: Node) -> Node:
 
 def _database(nodes: tuple[Node, ...], primary: Node | None, identity: Identity, before: View | None) -> int:
     """The database that is ours: as the node configured as primary says, as it has said, or as the primary says."""
-    for node in (*nodes[:1], primary):
-        reading = node.reading if node is not None else None
-        if reading is not None and reading.system == identity.system and reading.database:
-            return reading.database
-        if node is nodes[0] and before is not None and before.system == identity.system and before.database:
-            return before.database
-    return 0
+
+    def said(of: Reading | View | None) -> int:
+        return of.database if of is not None and of.system == identity.system else 0
+
+    configured = nodes[0].reading if nodes else None
+    return said(configured) or said(before) or said(primary.reading if primary is not None else None)
 
 
 def _judged(
