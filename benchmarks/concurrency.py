@@ -86,7 +86,7 @@ def crowd(stack: AsyncExitStack, name: str, url: str, run_of: Callable[..., Run]
 
 def opened_by(db: Router) -> Callable[[], int]:
     """The connections that all of a Router's pools have opened; not the monitor's."""
-    return lambda: sum(counters.opened for pools in db.pools.values() for counters in pools.counters.values())
+    return lambda: sum(counters.opened for pools in db.pools.values() for counters in pools.tallies.values())
 
 
 async def readers(stack: AsyncExitStack, servers: Servers) -> list[Crowd]:

@@ -104,7 +104,7 @@ async def main() -> None:
                 await application.exhaust()
             if drain:
                 application.drain.begin()
-            counters = [each for pools in application.db.pools.values() for each in pools.counters.values()]
+            counters = [each for pools in application.db.pools.values() for each in pools.tallies.values()]
             return {
                 "port": port,
                 "cpu": time.process_time(),

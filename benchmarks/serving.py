@@ -149,7 +149,7 @@ async def main(name: str) -> None:
                         await serving[0][1]
                         raise RuntimeError(f"{name} did not start")
                     await asyncio.sleep(0.01)
-            to_primary = sum(router.pools["primary"].counters["writing"].opened for router in routers)
+            to_primary = sum(router.pools["primary"].tallies["writing"].opened for router in routers)
             return {"port": port, "cpu": time.process_time(), "to_primary": to_primary}
 
         await answer(handle)

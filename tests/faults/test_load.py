@@ -103,7 +103,7 @@ async def test_no_connection_is_opened_once_warm(cluster: Cluster, at_once: int)
                 await session.execute(text("SELECT 1"))
 
         def opened() -> int:
-            return sum(counters.opened for pools in db.pools.values() for counters in pools.counters.values())
+            return sum(counters.opened for pools in db.pools.values() for counters in pools.tallies.values())
 
         await in_rotation(db, "replica-1", "replica-2")
         await many(enough(200, 500), read, at_once=64)

@@ -252,7 +252,7 @@ async def test_an_exhausted_pool_says_so(cluster: Cluster) -> None:
             await holding.execute(text("SELECT 1"))
             with pytest.raises(PoolTimeout, match="no connection to primary became free in time: 1 of 1 are in use"):
                 await asyncio.create_task(read(db))  # the task that holds one would be given another
-        assert db.pools["primary"].counters["reading"].timeouts == 1
+        assert db.pools["primary"].tallies["reading"].timeouts == 1
 
 
 @pytest.mark.parametrize("options", [{"primary": True}, {"snapshot": True}], ids=["on the primary", "a snapshot"])

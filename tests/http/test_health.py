@@ -459,7 +459,7 @@ async def test_pool_numbers_move_as_they_should(cluster: Cluster) -> None:
             await sessions[3].execute(SELECT)
         seen["one too many"] = await numbers()
         waiting = asyncio.create_task(sessions[3].execute(SELECT))
-        await wait_until(lambda: db.pools["primary"].counters["writing"].waits == 2, what="a session waits")
+        await wait_until(lambda: db.pools["primary"].tallies["writing"].waits == 2, what="a session waits")
         await sessions[0].close()
         await waiting
         seen["waited"] = await numbers()

@@ -98,7 +98,7 @@ async def test_nothing_is_asked_of_any_node(cluster: Cluster) -> None:
     async with patient(cluster) as db:
         await both_in_rotation(db)
         await stand_still(cluster)
-        opened = [pool.opened for pools in db.pools.values() for pool in pools.counters.values()]
+        opened = [pool.opened for pools in db.pools.values() for pool in pools.tallies.values()]
         for _ in range(20):
             db.explain()
-        assert [pool.opened for pools in db.pools.values() for pool in pools.counters.values()] == opened
+        assert [pool.opened for pools in db.pools.values() for pool in pools.tallies.values()] == opened

@@ -74,7 +74,7 @@ async def test_pools_are_told_by_the_names_of_the_conventions(db: Router, told: 
             await asyncio.create_task(late())
         assert told.value("db.client.connection.timeouts", **pool) == 1
         waiting = asyncio.create_task(late())
-        counters = db.pools["primary"].counters["writing"]
+        counters = db.pools["primary"].tallies["writing"]
         await wait_until(lambda: counters.waiting == 1, what="a session waits")
         assert told.value("db.client.connection.pending_requests", **pool) == 1
     await waiting
@@ -259,7 +259,7 @@ async def test_it_ends_and_begins_again(db: Router, told: Telemetry) -> None:
     assert all(
         not (counters.wait_time.heard or counters.create_time.heard)
         for pools in db.pools.values()
-        for counters in pools.counters.values()
+        for counters in pools.tallies.values()
     )
     with told.tracers.get_tracer("application").start_as_current_span("a read"):
         async with db.read() as session:

@@ -24,7 +24,7 @@ async def test_reads_that_fall_back_wait_apart_from_writes(cluster: Cluster) -> 
                 await held.execute(text("SELECT 1"))
                 assert held.info["lagwise.route"].fell_back
             waiting = [asyncio.create_task(_read(db)) for _ in range(READERS - 2)]
-            counters = db.pools["primary"].counters
+            counters = db.pools["primary"].tallies
             await wait_until(lambda: counters["reading"].waiting == READERS - 2, what="six readers wait")
             for _ in range(20):
                 async with db.write.begin() as session:

@@ -111,7 +111,7 @@ async def test_a_full_pool_ends_within_its_time_out(cluster: Cluster) -> None:
     await wait_until(lambda: pools.writes.pool.checkedout() == 1, what="a full pool")  # type: ignore[attr-defined]
     with pytest.raises(PoolTimeout, match=r"no connection to node became free in time: 1 of 1 are in use"):
         await take(pools.writes)
-    assert len(pools.counters["writing"].longest_held(1e12)) == 1
+    assert len(pools.tallies["writing"].longest_held(1e12)) == 1
     done.set()
     await holding
     await pools.close(2.0)

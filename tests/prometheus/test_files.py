@@ -58,7 +58,7 @@ async def test_a_closed_one_writes_no_more() -> None:
         await session.execute(text("SELECT 1"))
         assert files.write() is False
         assert sum(written(files._histograms["pool_wait_seconds"]).values()) == 0
-    assert db.pools["primary"].counters["writing"].wait_time.count == 1
+    assert db.pools["primary"].tallies["writing"].wait_time.count == 1
 
 
 async def test_gauges_are_written_while_a_router_is_open(monkeypatch: pytest.MonkeyPatch) -> None:

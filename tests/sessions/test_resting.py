@@ -49,7 +49,7 @@ async def small(cluster: Cluster, replicas: int, **options: Any) -> AsyncIterato
 
 def waits(db: Router) -> int:
     """How often a session has waited for a connection, at all pools."""
-    return sum(counters.waits for pools in db.pools.values() for counters in pools.counters.values())
+    return sum(counters.waits for pools in db.pools.values() for counters in pools.tallies.values())
 
 
 @pytest.mark.parametrize("replicas", [0, 2])
@@ -76,7 +76,7 @@ async def test_requests_that_wait_hold_no_connection(cluster: Cluster, way: str,
         gate.set()
         assert await asyncio.gather(*requests) == [0] * REQUESTS
         assert waits(db) == 0
-        assert sum(pools.counters["reading"].opened for pools in db.pools.values()) <= 2 * max(replicas, 1)
+        assert sum(pools.tallies["reading"].opened for pools in db.pools.values()) <= 2 * max(replicas, 1)
 
 
 async def test_a_session_that_keeps_its_connection_makes_others_wait(cluster: Cluster) -> None:
@@ -176,7 +176,7 @@ async def test_two_write_sessions_in_one_request_are_served(cluster: Cluster) ->
     """Each holds one connection of the pool and waits for another: the reserve lets one after the other end."""
     async with small(cluster, 0) as db:
         await asyncio.wait_for(asyncio.gather(*(pair(db, number) for number in range(20))), 60)
-        assert db.pools["primary"].counters["writing"].timeouts == 0
+        assert db.pools["primary"].tallies["writing"].timeouts == 0
         assert waits(db) > 0
         assert busy(db) == 0
 

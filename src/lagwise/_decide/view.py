@@ -117,7 +117,7 @@ class View:
         """Whether there is no such later timeline: every node was asked just now, or all have long denied it."""
         return (timeline <= self.identity.abandoned and now < self.suspect_until) or self.heard_from_all(now)
 
-    def lag_bytes(self, node: Node) -> int | None:
+    def lag(self, node: Node) -> int | None:
         """Bytes of log that the primary has written and this node has not replayed; None while that is unknown."""
         if self.primary is None or self.primary.reading is None or node.reading is None:
             return None

@@ -70,7 +70,7 @@ class Pools:
         self._setups: dict[str, Setup] = {}
         # Where one pool serves both roles, sessions of both wait in one line.
         writing, turns = Counters(), Turns()
-        self.counters = {"writing": writing, "reading": Counters() if self.is_postgresql else writing}
+        self.tallies = {"writing": writing, "reading": Counters() if self.is_postgresql else writing}
         self._turns = {"writing": turns, "reading": Turns() if self.is_postgresql else turns}
 
     @cached_property
@@ -86,7 +86,7 @@ class Pools:
     def writing(self) -> AsyncEngine:
         """The engine of sessions that write."""
         engine = self._given or self._made("writing")
-        counters = self.counters["writing"]
+        counters = self.tallies["writing"]
         if self.is_postgresql:
             self._setups["writing"] = Setup(self.traffic, "writing", counters)
         return self._listen(engine, "writing")
@@ -97,7 +97,7 @@ class Pools:
         if not self.is_postgresql:
             return self.writing
         engine = self._apart("reading")
-        self._setups["reading"] = Setup(self.traffic, "reading", self.counters["reading"])
+        self._setups["reading"] = Setup(self.traffic, "reading", self.tallies["reading"])
         return self._listen(engine, "reading")
 
     @cached_property
@@ -116,7 +116,7 @@ class Pools:
     ) -> RoutedEngine:
         setup = self._setups.get(role)
         return RoutedEngine(
-            engine.sync_engine, self.traffic, self.counters[role], self._turns[role], setup, kind=kind, reads=reads
+            engine.sync_engine, self.traffic, self.tallies[role], self._turns[role], setup, kind=kind, reads=reads
         )
 
     def load(self) -> int:
@@ -144,7 +144,7 @@ class Pools:
         reserves = [self.__dict__[name].reserve.pool for name in ("reads", "writes") if name in self.__dict__]
         kept = self._setups.get("writing") if self._given is not None else None
         setups = [setup for setup in self._setups.values() if setup is not kept]
-        await say_goodbye(setups, self.counters.values(), timeout)
+        await say_goodbye(setups, self.tallies.values(), timeout)
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 for engine in own:
@@ -194,7 +194,7 @@ class Pools:
 
     def _listen(self, engine: AsyncEngine, role: str) -> AsyncEngine:
         self._remember(engine)
-        target, turns, counters = engine.sync_engine, self._turns[role], self.counters[role]
+        target, turns, counters = engine.sync_engine, self._turns[role], self.tallies[role]
 
         def returned(_connection: Any, _record: Any) -> None:
             if counters.waiting:

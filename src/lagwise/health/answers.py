@@ -75,7 +75,7 @@ def pools(db: Router) -> PoolsHealth:
     except NotOpen:
         return PoolsHealth(status="fail", pools={})
     found = {
-        name: {role: _pool(engine.sync_engine.pool, each.counters[role]) for role, engine in each.in_use().items()}
+        name: {role: _pool(engine.sync_engine.pool, each.tallies[role]) for role, engine in each.in_use().items()}
         for name, each in db.pools.items()
     }
     full = any(pool.utilisation == 1 for roles in found.values() for pool in roles.values())
@@ -97,7 +97,7 @@ def _node(view: View, node: Node, max_lag: float, now: float) -> NodeHealth:
         timeline=reading.timeline if reading is not None else None,
         lsn=str(reading.lsn) if reading is not None else None,
         staleness=round(staleness, 6) if staleness is not None else None,
-        lag_bytes=view.lag_bytes(node),
+        lag_bytes=view.lag(node),
         reading_age=round(now - reading.at, 6) if reading is not None else None,
         weight=node.weight,
         drained=node.drained,

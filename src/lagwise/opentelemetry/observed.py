@@ -33,8 +33,8 @@ class Observed:
 def counters_of(db: Router) -> Iterator[tuple[str, Counters]]:
     """The counters of each pool, by the pool's name. On SQLite one pool serves both roles."""
     for node, pools in db.pools.items():
-        writing = pools.counters["writing"]
-        for role, counters in pools.counters.items():
+        writing = pools.tallies["writing"]
+        for role, counters in pools.tallies.items():
             if role == "writing" or counters is not writing:
                 yield f"{node}.{role}", counters
 
@@ -90,7 +90,7 @@ def _staleness(_: View, node: Node, now: float) -> float | None:
 
 
 def _lag(view: View, node: Node, _now: float) -> int | None:
-    return view.lag_bytes(node)
+    return view.lag(node)
 
 
 def _age(_: View, node: Node, now: float) -> float | None:

@@ -78,7 +78,7 @@ def histograms(db: Router, tally: Tally) -> Iterator[tuple[Described, Key, list[
     yield WAIT, (), [tally.waited]
     yield POSITION, (), [tally.asked]
     for role in ("writing", "reading"):
-        counters = [pools.counters[role] for pools in db.pools.values() if role == "writing" or pools.is_postgresql]
+        counters = [pools.tallies[role] for pools in db.pools.values() if role == "writing" or pools.is_postgresql]
         if counters:
             yield POOL_WAIT, (role,), [each.wait_time for each in counters]
             yield POOL_CREATE, (role,), [each.create_time for each in counters]
@@ -92,7 +92,7 @@ def _nodes(db: Router) -> Iterator[Number]:
     for node in view.nodes:
         reading, standing, key = node.reading, view.standing(node, max_lag, now), (node.name,)
         yield STALENESS, key, inf if (staleness := node.shown_staleness(now)) is None else staleness
-        yield LAG, key, inf if (lag := view.lag_bytes(node)) is None else lag
+        yield LAG, key, inf if (lag := view.lag(node)) is None else lag
         yield IN_ROTATION, key, standing is Standing.IN_ROTATION
         yield READING_AGE, key, inf if reading is None else max(0.0, now - reading.at)
 
@@ -100,11 +100,11 @@ def _nodes(db: Router) -> Iterator[Number]:
 def _pools(db: Router) -> Iterator[Number]:
     for name, pools in db.pools.items():
         engines = pools.in_use()
-        for role, counters in pools.counters.items():
+        for role, counters in pools.tallies.items():
             key, engine = (name, role), engines.get(role)
             if engine is None and not (counters.opened or counters.waits):
                 continue  # never used, as the pool of a replica for writes
-            if role == "reading" and counters is pools.counters["writing"]:
+            if role == "reading" and counters is pools.tallies["writing"]:
                 continue  # one pool for both
             yield POOL_TIMEOUTS, key, counters.timeouts
             yield POOL_OPENED, key, counters.opened
