@@ -4,14 +4,13 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 from lagwise._client.brought import Brought, Reader
-from lagwise._client.bucket import Bucket
 from lagwise._client.causality import Causality
 from lagwise._client.cookies import NAME, Given, Jar
 from lagwise._client.holding import Hold, failure
 from lagwise._client.http import HEADER_OF_ASGI, Message, Receive, Scope, Send
+from lagwise._client.request import Request
 from lagwise._client.signature import Seal
 from lagwise._client.store import Principals, Store
 from lagwise._decide.events import TokenIssued
@@ -101,17 +100,19 @@ class CausalityMiddleware:
         brought = self._reader.read(scope["headers"])
         # One mutable object, reachable from whatever copies the scope or the context on the way down.
         with Causality(brought.token) as seen:
-            seen.find_bucket = partial(Bucket, scope["headers"], self._jar)
+            principals = None if self._store is None else Principals(self._store, self._seal)
+            request = Request(scope["headers"], self._jar, brought.untold, principals)
+            seen.serve(request)
             within_starlette = "app" in scope
             scope[_SCOPE] = seen
-            if brought.untold:
-                seen.untold = brought.untold
-            if self._store is not None:
-                send = await self._identified(self._store, seen, scope, send)
+            if principals is not None:
+                if self._key is not None and (key := self._key(scope)):
+                    await seen.identify(key)
+                send = _covered(principals, seen, send)
             hold: Hold | None = None
 
             def prepare(message: Message) -> None:
-                self._answer(message, seen, brought, scope, arrived)
+                self._answer(message, seen, request, brought, scope, arrived)
 
             def sending(message: Message) -> Awaitable[None]:
                 nonlocal hold
@@ -137,7 +138,7 @@ class CausalityMiddleware:
                     prepare(start)
                     await send(start)
                     await send(body)
-                await _remember(seen)
+                await _remember(principals, seen)
                 raise
             except BaseException:
                 if hold is not None:
@@ -145,25 +146,15 @@ class CausalityMiddleware:
                 raise
             if hold is not None:
                 await hold.leave()
-            await _remember(seen)
+            await _remember(principals, seen)
 
-    async def _identified(self, store: Store, seen: Causality, scope: Scope, send: Send) -> Send:
-        """Learn what the request's principal has seen; answers a `send` before which the store has what was written."""
-        seen.principals = Principals(store, self._seal)
-        if self._key is not None and (key := self._key(scope)):
-            await seen.identify(key)
-
-        async def covered(message: Message) -> None:
-            await _remember(seen)
-            await send(message)
-
-        return covered
-
-    def _answer(self, message: Message, seen: Causality, brought: Brought, scope: Scope, arrived: float) -> None:
-        if not (seen.grew or self._route_header or seen.bucket is not None):
+    def _answer(
+        self, message: Message, seen: Causality, request: Request, brought: Brought, scope: Scope, arrived: float
+    ) -> None:
+        if not (seen.grew or self._route_header or request.bucket is not None):
             return
         headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
-        cookie = seen.bucket.cookie(headers) if seen.bucket is not None else None
+        cookie = request.bucket.cookie(headers) if request.bucket is not None else None
         if seen.grew or cookie is not None:
             for name, _ in headers:
                 if name.lower() == b"cache-control":
@@ -176,8 +167,8 @@ class CausalityMiddleware:
         if seen.grew:
             token = seen.token
             text = self._seal.sealed(token)
-            if seen.tell is not None:
-                seen.tell(TokenIssued())
+            if request.tell is not None:
+                request.tell(TokenIssued())
             headers.append((HEADER_OF_ASGI, text.encode()))
             cookies = self._cookies(token, text, seen, brought, scope, arrived)
             headers += [(b"set-cookie", each.encode()) for each in cookies]
@@ -200,9 +191,18 @@ class CausalityMiddleware:
         return self._jar.set_in_crowd(self._seal.sealed(in_doubt), brought.names, age)
 
 
-async def _remember(seen: Causality) -> None:
+def _covered(principals: Principals, seen: Causality, send: Send) -> Send:
+    """A `send` before which the store has what was written."""
+
+    async def covered(message: Message) -> None:
+        await _remember(principals, seen)
+        await send(message)
+
+    return covered
+
+
+async def _remember(principals: Principals | None, seen: Causality) -> None:
     """Give the store what it lacks, before the client can learn of it."""
-    principals = seen.principals
     if principals is not None and seen.grew and principals.lack(seen.changes):
         await principals.remember(seen.token, seen.changes, seen.window)
 

@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 
 from lagwise._client.http import SAFE_METHODS
 from lagwise._nodes.intent import Intent
-from lagwise._sessions.maker import ReadBlock, ReadOptions, WriteBlock, for_one_block
+from lagwise._sessions.maker import ReadBlock, ReadOptions, WriteBlock
 from lagwise.asgi import CausalityMiddleware
 from lagwise.errors import NoPrimary, NoReplica, NotOpen, RoutingError
 from lagwise.health import ProcessDrain, health_router
@@ -96,7 +96,7 @@ def reads(
     async def read(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
         maker = _router(db, connection).read
         with _Serving(connection, tasks) as serving:
-            async with ReadBlock(for_one_block(maker, **options)) as session:
+            async with ReadBlock(maker(close_resets_only=False, **options)) as session:
                 yield session
                 serving.ends(session)
 
@@ -117,7 +117,7 @@ def writes(db: Router | None = None, *, timeout: float | None = None, sticky: bo
     async def write(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
         maker = _router(db, connection).write
         with _Serving(connection, tasks) as serving:
-            async with WriteBlock(for_one_block(maker, timeout=timeout, sticky=sticky)) as session:
+            async with WriteBlock(maker(close_resets_only=False, timeout=timeout, sticky=sticky)) as session:
                 yield session
                 serving.ends(session)
 
@@ -127,7 +127,7 @@ def writes(db: Router | None = None, *, timeout: float | None = None, sticky: bo
 async def read_session(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
     """What `ReadSession` depends on; a key for `app.dependency_overrides`."""
     with _Serving(connection, tasks) as serving:
-        async with ReadBlock(for_one_block(_router(None, connection).read)) as session:
+        async with ReadBlock(_router(None, connection).read(close_resets_only=False)) as session:
             yield session
             serving.ends(session)
 
@@ -135,7 +135,7 @@ async def read_session(connection: HTTPConnection, tasks: BackgroundTasks) -> As
 async def write_session(connection: HTTPConnection, tasks: BackgroundTasks) -> AsyncIterator[AsyncSession]:
     """What `WriteSession` depends on; a key for `app.dependency_overrides`."""
     with _Serving(connection, tasks) as serving:
-        async with WriteBlock(for_one_block(_router(None, connection).write)) as session:
+        async with WriteBlock(_router(None, connection).write(close_resets_only=False)) as session:
             yield session
             serving.ends(session)
 
@@ -144,7 +144,8 @@ async def routed_session(connection: HTTPConnection, tasks: BackgroundTasks) -> 
     """What `RoutedSession` depends on: the HTTP method decides; a WebSocket may write."""
     db, safe = _router(None, connection), connection.scope.get("method") in SAFE_METHODS
     with _Serving(connection, tasks) as serving:
-        async with ReadBlock(for_one_block(db.read)) if safe else WriteBlock(for_one_block(db.write)) as session:
+        session = (db.read if safe else db.write)(close_resets_only=False)
+        async with ReadBlock(session) if safe else WriteBlock(session):
             yield session
             serving.ends(session)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -65,9 +64,9 @@ class Router:
         pooling: Mode = "session",
         **engine_options: Any,
     ) -> None:
-        self._policy = policy or Policy()
+        policy = policy or Policy()
         pools = pools_of(primary, replicas, engine_options, pooling_of(pooling))
-        self._nodes = OffloadingNodes(pools, self.policy, Watchers(), Terms.of(self.policy, system))
+        self._nodes = OffloadingNodes(pools, policy, Watchers(), Terms.of(policy, system))
         if on_event is not None:
             self.watch(on_event)
         ledger = Ledger(self._nodes)
@@ -110,7 +109,7 @@ class Router:
     @property
     def policy(self) -> Policy:
         """The policy in force. `offload` is the only part of it that changes while the Router runs."""
-        return self._policy
+        return self._nodes.policy
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
@@ -130,12 +129,11 @@ class Router:
         Raises:
             ValueError: it is set to anything else than a number from 0 to 1.
         """
-        return self._policy.offload
+        return self._nodes.offload
 
     @offload.setter
     def offload(self, share: float) -> None:
-        self._policy = replace(self._policy, offload=share)
-        self._nodes.offload = share
+        self._nodes.let_in(share)
 
     @property
     def shadow(self) -> Shadow:

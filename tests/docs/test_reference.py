@@ -43,12 +43,12 @@ INNER = {
     "LSN": {"normalised"},
     "CausalToken": {"of", "including", "position", "floor"},
     "Causality": {
-        *("changes", "refused", "untold", "tell", "principals", "find_bucket", "bucket", "writing", "under_way"),
+        *("changes", "refused", "request", "serve", "prepare_answer", "writing", "under_way"),
         *("begin", "saw", "learn", "doubt", "carriers"),
     },
     "RedisStore": {"recall", "remember"},
     "MemoryStore": {"recall", "remember"},
-    "Node": {"server", "attach", "ask", "close"},
+    "Node": {"server", "attach", "detach", "ask", "close"},
     "Proxy": {"open", "close", "count", "counting", "frozen", "swallowing"},
 }
 

@@ -124,7 +124,7 @@ def window_shorter_than_lag(patch: pytest.MonkeyPatch) -> None:
 
     def hasty(db: Router, *args: Any, **options: Any) -> None:
         init(db, *args, **options)
-        db._policy = db._nodes.policy = replace(db.policy, max_lag=60, sticky_window=60)
+        db._nodes.policy = replace(db.policy, max_lag=60, sticky_window=60)
         object.__setattr__(db.policy, "sticky_window", 0.05)
 
     patch.setattr(Router, "__init__", hasty)

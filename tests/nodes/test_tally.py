@@ -11,7 +11,7 @@ from lagwise._client.signature import Seal
 from lagwise._decide.failure import Failure
 from lagwise._decide.node import Standing
 from lagwise._nodes.tally import LABELS, Tally
-from lagwise._pools.durations import BOUNDS
+from lagwise._pools.counters import BOUNDS
 
 
 def counted(*told: events.Event) -> dict[str, dict[tuple[str, ...], int]]:

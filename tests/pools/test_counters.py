@@ -9,8 +9,8 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lagwise._pools import counters, setup
+from lagwise._pools.counters import BOUNDS, Durations
 from lagwise._pools.driver import NotConnected, WaitsForItself
-from lagwise._pools.durations import BOUNDS, Durations
 from lagwise._pools.pools import Pools
 from lagwise.testing import Cluster, wait_until
 from tests.kit.logs import a_filter_that_raises

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from lagwise import Causality, Router
 from lagwise._decide.token import Position
 from lagwise._nodes.positions import Positions
-from lagwise._pools import placing, writing
+from lagwise._pools import placing
 from lagwise.testing import Cluster
 from tests.kit.routers import quiet, router
 
@@ -70,13 +70,13 @@ async def test_the_position_is_what_the_question_answers(db: Router, asked: Aske
 async def test_a_server_tells_once_who_it_is(db: Router, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a connection's first COMMIT the control file is read; later ones tell position and timeline alone."""
     told: list[str] = []
-    plain = placing.told_place
+    plain = placing.PlacingDriver.told_place
 
     def listening(driver: placing.PlacingDriver) -> Position | None:
         told.append(driver.told)
         return plain(driver)
 
-    monkeypatch.setattr(writing, "told_place", listening)
+    monkeypatch.setattr(placing.PlacingDriver, "told_place", listening)
     first, second = [position for _ in range(2) for position in (await write(db)).token]
     assert [len(text.split()) for text in told] == [6, 3]
     assert (second.system, second.timeline) == (first.system, first.timeline) == (db.view.system, 1)

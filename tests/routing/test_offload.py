@@ -4,15 +4,14 @@ import asyncio
 import os
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from lagwise import Causality, NoPrimary, Policy, ReadOnly, Route, Router, events
-from lagwise._client.bucket import Bucket
 from lagwise._client.cookies import Jar
+from lagwise._client.request import Request
 from lagwise._decide.offload import BUCKETS
 from lagwise._nodes.offloading import bucket_for
 from lagwise.health import ready
@@ -28,7 +27,7 @@ HELD_BACK = Policy(offload=0, probe_timeout=5, max_lag=60, sticky_window=60)
 def client(bucket: int) -> Causality:
     """A client in this bucket."""
     seen = Causality()
-    seen.find_bucket = partial(Bucket, [(b"cookie", f"lagwise-offload={bucket:06d}".encode())], Jar())
+    seen.serve(Request([(b"cookie", f"lagwise-offload={bucket:06d}".encode())], Jar()))
     return seen
 
 

@@ -122,7 +122,7 @@ async def test_commit_does_not_ask_for_a_position(db: Router, monkeypatch: pytes
         asked.append(driver)
         return False
 
-    monkeypatch.setattr("lagwise._pools.writing.ask_with_commit", ask)
+    monkeypatch.setattr("lagwise._pools.placing.PlacingDriver.ask_with_commit", ask)
     with Causality():
         await _block(db, "stamp without a question")
         await _driver(db, "stamp without a question")

@@ -1,14 +1,12 @@
 """What one client has seen so far, carried through a request, a job or a script by a context variable."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextvars import ContextVar, Token
-from types import TracebackType
 
-from lagwise._client.bucket import Bucket
 from lagwise._client.doubts import doubt
-from lagwise._client.store import Principals
-from lagwise._decide.events import Event, Watcher
+from lagwise._client.leaving import leave
+from lagwise._client.request import Request
 from lagwise._decide.route import Route
 from lagwise._decide.token import CausalToken, Position
 from lagwise.errors import RoutingError
@@ -46,21 +44,14 @@ class Causality:
     changes = 0
     """How often a position or a doubt was added; a session compares this count with that of its opening."""
     refused = False
-    """Whether the server has refused the latest COMMIT."""
-    untold: tuple[Event, ...] = ()
-    """What the middleware has to report. It knows no Router: the first session of one with a watcher reports it."""
-    tell: Watcher | None = None
-    """Tells the watchers of the Router in which the token grew; the middleware reports that it issues the token."""
-    principals: Principals | None = None  # whom a request acts for; None without a store
-    find_bucket: Callable[[], Bucket] | None = None  # of the client of a request
-    bucket: Bucket | None = None  # as found, once a Router has asked
+    """Whether the server has refused the latest COMMIT of the answer that is being prepared."""
+    request: Request | None = None  # that the block serves
     _grew = False
     _window = 0.0
 
     def __init__(self, token: CausalToken | str | None = None) -> None:
         if isinstance(token, str):
-            # What follows the dot is the signature that the middleware added.
-            token = CausalToken.parse(token.partition(".")[0])
+            token = CausalToken.parse(token)
         self._seen = _NOTHING if token is None else token
         self._pending: set[Commit] = set()
         self._writing: set[Commit] = set()
@@ -110,6 +101,14 @@ class Causality:
             causality._writing.add(commit)
         return commit
 
+    def _await(self, commit: "Commit") -> None:
+        self._pending.add(commit)
+        self.changes += 1
+        self._window = max(self._window, commit.window)
+
+    def _end(self, commit: "Commit") -> None:
+        self._writing.discard(commit)
+
     def saw(self, position: Position, window: float) -> None:
         """Add the position of a read: later reads must not be older. `window` is the sticky window, seconds."""
         for causality in self.carriers():
@@ -124,8 +123,16 @@ class Causality:
         for causality in self.carriers():
             causality._seen, before = causality._seen.including(positions), causality._seen
             if causality._seen != before:
-                causality._grew = causality._grew or carry
+                causality._grew |= carry
                 causality.changes += 1
+
+    def serve(self, request: Request) -> None:
+        """The block serves this request."""
+        self.request = request
+
+    def prepare_answer(self) -> None:
+        """An answer is being prepared: it is false if a COMMIT from now on is refused."""
+        self.refused = False
 
     async def identify(self, key: str) -> None:
         """Name the principal that this request acts for, such as `"user:42"`, as soon as it is known.
@@ -136,10 +143,10 @@ class Causality:
             RoutingError: there is no store here (`CausalityMiddleware(store=...)`), or seventeen principals are named.
             TypeError, ValueError: the key is no string, or empty.
         """
-        around = next((each for each in self.carriers() if each.principals is not None), None)
-        if around is None or around.principals is None:
-            raise RoutingError("identify() needs a request with a store: CausalityMiddleware(app, ..., store=...)")
-        self.learn(await around.principals.recall(key, around.window), carry=False)
+        for around in self.carriers():
+            if around.request is not None and (principals := around.request.principals) is not None:
+                return self.learn(await principals.recall(key, around.window), carry=False)
+        raise RoutingError("identify() needs a request with a store: CausalityMiddleware(app, ..., store=...)")
 
     def doubt(self) -> None:
         """Add a doubt: a response leaves while a transaction is open, so its client may learn of a write too early."""
@@ -165,6 +172,7 @@ class Causality:
 
     def _settle(self, commit: "Commit", position: Position | None) -> None:
         self._pending.discard(commit)
+        self._writing.discard(commit)
         self.changes += 1
         self.refused = position is None
         if position is not None:
@@ -182,22 +190,11 @@ class Causality:
         self._entered.append(_current.set(self))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if len(self._entered) == 1:
             _current.reset(self._entered.pop())
-            return
-        # Several tasks may be inside at once, and leave in any order: each resets what it set itself.
-        for place in reversed(range(len(self._entered))):
-            try:
-                _current.reset(self._entered[place])
-            except ValueError:  # set in another task
-                if place == 0:
-                    raise
-            else:
-                del self._entered[place]
-                return
+        else:
+            leave(_current, self._entered)
 
 
 class Commit:
@@ -207,7 +204,7 @@ class Commit:
     should precede waits for `ended`.
     """
 
-    __slots__ = ("announced", "carriers", "system", "window")
+    __slots__ = ("_over", "announced", "carriers", "system", "window")
 
     def __init__(self, carriers: tuple[Causality, ...], system: int | None, window: float) -> None:
         self.carriers = carriers
@@ -215,6 +212,7 @@ class Commit:
         self.window = window
         self.announced = False
         """Whether a COMMIT was sent, and nothing is known of it yet."""
+        self._over = False
 
     def announce(self) -> None:
         """Count the commit as in doubt from now on; called before COMMIT is sent."""
@@ -222,17 +220,17 @@ class Commit:
             return
         self.announced = True
         for causality in self.carriers:
-            causality._pending.add(self)
-            causality.changes += 1
-            causality._window = max(causality._window, self.window)
+            causality._await(self)
 
     def ended(self) -> None:
         """The transaction was committed, rolled back or closed. A second call does nothing."""
-        for causality in self.carriers:
-            causality._writing.discard(self)
+        if not self._over:
+            self._over = True
+            for causality in self.carriers:
+                causality._end(self)
 
     def at(self, position: Position) -> None:
-        """COMMIT succeeded, and the primary told this position afterwards."""
+        """COMMIT succeeded, and the primary told this position afterwards. As below, the transaction has ended."""
         self._settle(position)
 
     def unplaced(self) -> None:
@@ -245,6 +243,6 @@ class Commit:
 
     def _settle(self, position: Position | None) -> None:
         if self.announced:
-            self.announced = False
+            self.announced, self._over = False, True
             for causality in self.carriers:
                 causality._settle(self, position)

@@ -28,7 +28,7 @@ class Hold:
     ) -> None:
         self._send = send
         self._seen = seen
-        seen.refused = False
+        seen.prepare_answer()
         self._route = route
         self._prepare = prepare
         self._kept: list[Message] = []

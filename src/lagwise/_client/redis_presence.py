@@ -40,6 +40,11 @@ class Unsaved:
     until: float
     saved: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def add(self, token: CausalToken, window: float, until: float) -> None:
+        """Keep this token as well, for as long as either may be needed."""
+        self.token, self.until = self.token.merge(token), until
+        self.window = max(self.window, window)
+
 
 class Presence:
     """This process as a member of a store, in one event loop, from its first use until `leave`."""
@@ -188,8 +193,7 @@ class Presence:
         until = time.monotonic() + kept_for(window, self._keep)
         aside = self._unsaved.get(name)
         if aside is not None:
-            aside.token, aside.until = aside.token.merge(token), until
-            aside.window = max(aside.window, window)
+            aside.add(token, window, until)
             return aside.saved
         if len(self._unsaved) >= _MOST_UNSAVED:
             # The next lease begins a new run: all that is stored counts as incomplete for a window.

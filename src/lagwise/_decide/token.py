@@ -91,7 +91,11 @@ class CausalToken:
 
     @classmethod
     def parse(cls, text: str) -> "CausalToken":
-        """Read `str(token)`. Raises `InvalidToken`, whose message never repeats the text."""
+        """Read `str(token)`. Raises `InvalidToken`, whose message never repeats the text.
+
+        What follows a dot is the middleware's signature, which is not verified here.
+        """
+        text = text.partition(".")[0]
         if not text:
             return cls()
         try:
@@ -108,7 +112,9 @@ class CausalToken:
 
     def including(self, positions: Iterable[Position]) -> "CausalToken":
         """This token, grown to cover these positions; the least recent clusters go when there are too many."""
-        seen = {position.system: position for position in self.positions}
+        seen: dict[int, Position] = {}
+        for position in self.positions:
+            seen[position.system] = position
         for position in positions:
             known = seen.get(position.system)
             seen[position.system] = position if known is None else known.merge(position)

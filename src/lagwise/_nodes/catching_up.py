@@ -28,7 +28,7 @@ async def caught_up(
     if isinstance(timeout, bool) or not (math.isfinite(timeout) and timeout >= 0):
         raise ValueError(f"timeout must be a number of seconds, at least 0, not {timeout!r}")
     if isinstance(token, str):
-        token = CausalToken.parse(token.partition(".")[0])
+        token = CausalToken.parse(token)
     if monitor.view.alone or (token is not None and not token):
         return token or _NOTHING
     began = monitor.clock()

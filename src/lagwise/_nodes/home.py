@@ -21,6 +21,10 @@ class Home:
         self.loop, self.forked = asyncio.get_running_loop(), False
         _homes.add(self)
 
+    def leave(self) -> None:
+        """This process is a forked child: no loop here is the Router's."""
+        self.loop, self.forked = None, True
+
     def require(self) -> None:
         """Raise `NotOpen` in another event loop, thread or process."""
         if asyncio.get_running_loop() is not self.loop:
@@ -40,7 +44,7 @@ _homes: WeakSet[Home] = WeakSet()
 
 def _forked() -> None:
     for home in _homes:
-        home.loop, home.forked = None, True
+        home.leave()
 
 
 if hasattr(os, "register_at_fork"):

@@ -22,7 +22,7 @@ class Ledger:
     def begin(self, node: str, seen: Causality) -> Commit:
         """A handle for the commit of a transaction that begins now; only PostgreSQL's commits need a token."""
         nodes = self._nodes
-        system = nodes.view.system if nodes.pools[node].is_postgresql else None
+        system = nodes.monitor.view.system if nodes.pools[node].is_postgresql else None
         return seen.begin(system, nodes.policy.sticky_window)
 
     async def committed(self, node: str, commit: Commit, driver: Any) -> None:

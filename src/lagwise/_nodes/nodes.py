@@ -79,13 +79,15 @@ class Nodes:
             opening.callback(self._forget)
             for name, traffic in readers.items():
                 # What was read when the Router was open before may be over. SQLite has no catalog, and no settings.
-                traffic.catalog = UNREAD if self.pools[name].is_postgresql else BUILT_IN
-                traffic.relearn = monitor.relearn
-                traffic.connect_timeout = self.policy.connect_timeout
-                traffic.system = monitor.system
-                traffic.lost = partial(monitor.lost, name)
-                traffic.suspect = partial(monitor.suspect, name)
-                traffic.in_recovery = partial(self._in_recovery, name)
+                traffic.learn(UNREAD if self.pools[name].is_postgresql else BUILT_IN)
+                traffic.attach(
+                    lost=partial(monitor.lost, name),
+                    suspect=partial(monitor.suspect, name),
+                    relearn=monitor.relearn,
+                    in_recovery=partial(self._in_recovery, name),
+                    system=monitor.system,
+                    connect_timeout=self.policy.connect_timeout,
+                )
             known_windows.append(self.policy.sticky_window)
             opening.callback(known_windows.remove, self.policy.sticky_window)
             opening.push_async_callback(monitor.stop)
@@ -220,7 +222,7 @@ class Nodes:
 
     def _learned(self, catalog: Catalog) -> None:
         for pools in self.pools.values():
-            pools.traffic.catalog = catalog
+            pools.traffic.learn(catalog)
 
     async def _close_pools(self) -> None:
         """Close the pools of all nodes at the same time: several silent nodes cost one time-out together."""

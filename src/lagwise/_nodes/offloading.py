@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 from lagwise._client.causality import Causality
@@ -27,16 +28,16 @@ class OffloadingNodes(Nodes):
     def __init__(self, pools: Mapping[str, Pools], policy: Policy, watchers: Watchers, terms: Terms) -> None:
         super().__init__(pools, policy, watchers, terms)
         self._shadowing = Shadowing(policy, watchers)
-        self.offload = policy.offload
+        self.let_in(policy.offload)
 
     @property
     def offload(self) -> float:
         """The share of clients whose reads may go to replicas, from the next session on."""
-        return self._share
+        return self.policy.offload
 
-    @offload.setter
-    def offload(self, share: float) -> None:
-        self._share = share
+    def let_in(self, share: float) -> None:
+        """Let this share of the clients read from replicas. Raises `ValueError` unless it is from 0 to 1."""
+        self.policy = replace(self.policy, offload=share)
         if share < 1:
             self.choose_at_once = self._choose_at_once_or_hold  # type: ignore[method-assign]
             self.choose = self._choose_or_hold  # type: ignore[method-assign]
@@ -58,7 +59,7 @@ class OffloadingNodes(Nodes):
 
     def serves(self, *, write: bool) -> bool:
         """As `Nodes.serves`; where every client is held back, a read needs the primary."""
-        if write or self._share > 0:
+        if write or self.offload > 0:
             return super().serves(write=write)
         monitor = self.monitor
         return serves(monitor.view, self.policy, Demand(strong=Reason.HELD_BACK), monitor.clock(), 0)
@@ -83,7 +84,7 @@ class OffloadingNodes(Nodes):
     def _holds(self, intent: Intent, seen: Causality | None) -> bool:
         if intent.write or intent.strong or self.view.alone:
             return False
-        return self._share <= 0 or held_back(bucket_for(seen), self._share)
+        return self.offload <= 0 or held_back(bucket_for(seen), self.offload)
 
     def _follow(self, intent: Intent, seen: Causality | None) -> None:
         monitor = self.monitor
@@ -97,15 +98,12 @@ def bucket_for(seen: Causality | None) -> int:
     outside of any request is the process's own.
     """
     if seen is not None:
-        around = seen.carriers()
-        for each in around:
-            if each.principals is not None and (name := each.principals.first) is not None:
+        requests = [each.request for each in seen.carriers() if each.request is not None]
+        for request in requests:
+            if request.principals is not None and (name := request.principals.first) is not None:
                 return bucket_of(name)
-        for each in around:
-            if each.bucket is None and each.find_bucket is not None:
-                each.bucket = each.find_bucket()
-            if each.bucket is not None:
-                return each.bucket.number
+        for request in requests:
+            return request.find_bucket().number
     return _of_process(os.getpid())
 
 

@@ -93,7 +93,7 @@ async def ask(
 
 async def answer(driver: Any, call: Callable[..., Any], sql: str, *, patience: Patience) -> Any:
     """What this method of an asyncpg connection answers; `TimeoutError` where `patience` runs out first."""
-    patience.end = driver.terminate
+    patience.end_with(driver.terminate)
     try:
         # The driver's own time-out would measure how busy this process is, and be the application's by default.
         return await call(sql, timeout=_NEVER)

@@ -47,12 +47,19 @@ class Prober:
         self._driver: Any = None
         self._apart: Any = None
         self._latest: Reading | None = None
-        self.lost: Callable[[], None] = lambda: None
-        """Called when the server closes the connection between two probes."""
+        self._lost: Callable[[], None] = lambda: None
         self.distrusted = False
         """Whether an older connection proves nothing: a session got no new one, or timed out. A new one ends it."""
         self.refusal: Exception | None = None
         """Why the latest probe got no new connection, when it tried and was answered over an older one."""
+
+    def report_to(self, lost: Callable[[], None]) -> None:
+        """Call `lost` when the server closes the connection between two probes."""
+        self._lost = lost
+
+    def distrust(self) -> None:
+        """Ask the next time over a new connection."""
+        self.distrusted = True
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -193,7 +200,7 @@ class Prober:
     def _terminated(self, driver: Any) -> None:
         if driver is self._driver:
             self._driver = None
-            self.lost()
+            self._lost()
 
     def _drop(self) -> None:
         driver, self._driver = self._driver, None

@@ -18,7 +18,7 @@ from lagwise._decide.events import (
 )
 from lagwise._decide.route import Route
 from lagwise._decide.token import OTHER_VERSION
-from lagwise._pools.durations import Durations
+from lagwise._pools.counters import Durations
 
 Key = tuple[str, ...]
 Counts = MutableMapping[Key, int]

@@ -59,7 +59,7 @@ class Watch:
         self._sleep: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._due = -inf
-        prober.lost = self.ask
+        prober.report_to(self.ask)
 
     async def run(self) -> None:
         """Keep reading until cancelled; an error outside of a probe is logged, and the loop goes on."""
@@ -99,7 +99,7 @@ class Watch:
     def distrust(self) -> None:
         """Probe over a new connection: a session got none, or timed out, so answers over an older one prove nothing."""
         if not self.prober.distrusted:
-            self.prober.distrusted = True
+            self.prober.distrust()
             self._wake_at(self._asked_anew + _DISTRUST_GAP)
 
     @property

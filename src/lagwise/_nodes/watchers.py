@@ -52,9 +52,8 @@ class Watchers:
         """Report, once, what this client brought to the middleware, which knows no Router; and note who is sticky."""
         if seen is None:
             return
-        if seen.untold:
-            untold, seen.untold = seen.untold, ()
-            for event in untold:
+        if seen.request is not None and seen.request.untold:
+            for event in seen.request.take_untold():
                 self.pass_on(event)
         if reason is Reason.STICKY:
             self._sticky.add(ref(seen, self._sticky.discard))
@@ -64,7 +63,8 @@ class Watchers:
     def will_issue(self, seen: Causality) -> None:
         """This client's token grows in a session of this Router: the middleware that issues it is to report it here."""
         for each in seen.carriers():
-            each.tell = self.pass_on
+            if each.request is not None:
+                each.request.report_to(self.pass_on)
 
     @property
     def sticky_clients(self) -> int:

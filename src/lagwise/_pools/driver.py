@@ -11,7 +11,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lagwise._decide.failure import Failure, classify
 from lagwise._pools import sqlite
-from lagwise._pools.pooling import Pooling
 from lagwise.errors import NoPrimary, NoReplica, RoutingError, StatementTimeout
 
 IS_CLOSED = "lagwise.is_closed"
@@ -145,18 +144,13 @@ def _never() -> bool:
 
 
 def in_hot_standby(connection: Connection) -> bool | None:
-    """Whether the server reports itself in recovery, without a query; None before PostgreSQL 14."""
-    pooling: Pooling | None = getattr(connection.engine, "pooling", None)
-    if pooling is not None and not pooling.keeps:
-        return None  # a pooler repeats what some server has reported once
+    """Whether the server reports itself in recovery, without a query; None before PostgreSQL 14.
+
+    Not to be asked behind a pooler in transaction mode: it repeats what some server has reported once.
+    """
     driver = driver_of(connection)
     closed: Callable[[], bool] | None = getattr(driver, "is_closed", None)
     if closed is None or closed():
         return None  # a closed connection raises instead of answering
     said = getattr(driver.get_settings(), "in_hot_standby", None)
     return None if said is None else said == "on"
-
-
-def demoted(connection: Connection) -> bool:
-    """Whether the server has said that it is in recovery."""
-    return in_hot_standby(connection) is True

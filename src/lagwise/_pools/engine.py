@@ -18,7 +18,6 @@ from lagwise._pools.counters import Counters, available, capacity, checked_out, 
 from lagwise._pools.driver import (
     WaitsForItself,
     abandon,
-    demoted,
     describe,
     failed_to_connect,
     in_hot_standby,
@@ -73,13 +72,12 @@ class RoutedEngine(OptionedEngine):
         task = asyncio.current_task()
         assert task is not None
         request, counters = current(), self.counters
-        open_one = not counters.waiting and idle(self.pool)
-        reserved = not open_one and self._wait(task, request)
+        reserved = False
+        if counters.waiting or not idle(self.pool):
+            reserved = self._wait(task, request)
+        else:
+            counters.wait_time.add_none()
         try:
-            if open_one:
-                counters.wait_time.at_once += 1  # what add_none() does, without the cost of a call
-                for hear in counters.wait_time.heard:
-                    hear(0.0)
             # Also what is idle may have to be connected: what was invalidated, or is too old, left an empty place.
             self.attempts.begin(task, self.traffic.connect_timeout)
             connection = self._take_reserve() if reserved else self.kind(self)
@@ -96,7 +94,7 @@ class RoutedEngine(OptionedEngine):
             if adapter.isolation_level != self.pooling.level or adapter.readonly != self.pooling.framed:
                 drop_resets(connection)  # an option of the owner's engine has set an isolation level, for writes
                 self.pooling.settle(self.dialect, adapter)
-        elif not self.reads and demoted(connection):
+        elif not self.reads and self.pooling.keeps and in_hot_standby(connection):
             connection.invalidate()
             connection.close()
             self.traffic.lost("Demoted")
@@ -140,7 +138,7 @@ class RoutedEngine(OptionedEngine):
         return True
 
     def _exhausted(self) -> PoolTimeout:
-        self.counters.timeouts += 1
+        self.counters.give_up()
         return PoolTimeout(
             f"no connection to {self.traffic.name} became free in time: {checked_out(self.pool)} of "
             f"{capacity(self.pool):g} are in use, {self.counters.timeouts} sessions have given up; "
@@ -212,7 +210,7 @@ class RoutedEngine(OptionedEngine):
             connection.touched, connection.failed = connection.touched or self.fenced, True
             sqlite.allow_writes(connection)
         if failure is Failure.READ_ONLY and not self.reads and connection is not None:
-            gone = demoted(connection)
+            gone = self._demoted(connection)
             (self.traffic.lost if gone else self.traffic.suspect)("Demoted")
             return gone
         return failure is Failure.LOST
@@ -226,11 +224,15 @@ class RoutedEngine(OptionedEngine):
         if not self.reads and getattr(connection, "undone", False):
             return cut_off(self.traffic.name)
         failure = judge(error, on_replica=self._on_replica(connection))
-        gone = failure is Failure.READ_ONLY and connection is not None and (self.pooling.framed or demoted(connection))
+        gone = failure is Failure.READ_ONLY and connection is not None
+        gone = gone and (self.pooling.framed or self._demoted(connection))
         return translation(failure, self.traffic.name, reads=self.reads, demoted=gone)
+
+    def _demoted(self, connection: Connection | None) -> bool:
+        return connection is not None and self.pooling.keeps and in_hot_standby(connection) is True
 
     def _on_replica(self, connection: Connection | None) -> bool:
         said = None
-        if connection is not None and not connection.closed and not connection.invalidated:
+        if connection is not None and not connection.closed and not connection.invalidated and self.pooling.keeps:
             said = in_hot_standby(connection)
         return self.traffic.in_recovery() if said is None else said

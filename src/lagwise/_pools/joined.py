@@ -51,6 +51,10 @@ class Joined:
         self.reads = JoinedEngine(self, shared, pools.reads, JoinedReading)
         self.writes = JoinedEngine(self, shared, pools.writes, JoinedWriting)
 
+    def spoil(self) -> None:
+        """Close the connection at the end: a session has changed the driver in ways that cannot be undone."""
+        self.spoilt = True
+
     async def begin(self) -> None:
         """Begin the transaction."""
         await self._savepoints[0].start()

@@ -73,7 +73,8 @@ class JoinedReading(PooledConnection):
         if self.closed:
             return
         joined = self.joined
-        joined.spoilt = joined.spoilt or self.spoilt
+        if self.spoilt:
+            joined.spoil()
         try:
             super().close()
             await_only(joined.run(_LEAVE))
@@ -131,7 +132,8 @@ class JoinedWriting(WritingConnection):
         if self.closed:
             return
         joined = self.joined
-        joined.spoilt = joined.spoilt or self.spoilt
+        if self.spoilt:
+            joined.spoil()
         try:
             super().close()
         finally:

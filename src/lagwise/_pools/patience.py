@@ -32,7 +32,7 @@ class Patience:
     two of them the loop looks at its sockets. A tick that comes late counts a quarter, however late.
     """
 
-    __slots__ = ("_due", "_handle", "_left", "_loop", "_tick", "end", "ran_out")
+    __slots__ = ("_due", "_end", "_handle", "_left", "_loop", "_tick", "ran_out")
 
     def __init__(self, seconds: float, end: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -40,8 +40,12 @@ class Patience:
         self._left = ENOUGH
         self._handle: asyncio.TimerHandle | None = None
         self._due = 0.0
-        self.end = end
+        self._end = end
         self.ran_out = False
+
+    def end_with(self, end: Callable[[], object]) -> None:
+        """Call this instead, from here on."""
+        self._end = end
 
     def __enter__(self) -> Self:
         self._wait()
@@ -66,7 +70,7 @@ class Patience:
             self._wait()
         else:
             self._handle, self.ran_out = None, True
-            self.end()
+            self._end()
 
 
 @asynccontextmanager

@@ -50,7 +50,7 @@ class PlacingDriver(asyncpg.Connection):  # type: ignore[misc]
         self.told = ""
         # What its server has told: system identifier, and the sizes of a page and of a segment of its log, bytes.
         self.server: tuple[int, int, int] | None = None
-        self.add_log_listener(_hear)
+        self.add_log_listener(self._hear)
 
     def execute(self, query: str, *args: Any, **kw: Any) -> Any:
         """As `asyncpg.Connection.execute`: answers what is to be awaited."""
@@ -67,53 +67,51 @@ class PlacingDriver(asyncpg.Connection):  # type: ignore[misc]
             self.unable = True
         return "COMMIT"
 
+    @staticmethod
+    def ask_with_commit(driver: Any, *, one_server: bool) -> bool:
+        """Let this connection's next COMMIT ask for its position; False where it cannot. Call `told_place()` then.
 
-def _hear(driver: PlacingDriver, message: Any) -> None:
-    if driver.asks and message.message.startswith("lagwise "):
-        driver.told = message.message
+        `one_server`: it leads to one server for as long as it lives, and not to another one after a pooler's choice.
+        """
+        # To isinstance() every connection of asyncpg's is of each class: its metaclass says so for the pool's proxies.
+        if PlacingDriver not in type(driver).__mro__ or driver.unable:
+            return False
+        driver.asks, driver.told = True, ""
+        if not one_server:
+            driver.server = None
+        return True
+
+    def told_place(self) -> Position | None:
+        """The position that the answer to COMMIT has told, or None; later COMMITs do not ask.
+
+        Everything committed before is at or below it.
+        """
+        self.asks = False
+        match = _TOLD.fullmatch(self.told)
+        if match is None:
+            return None
+        timeline, high, low, of, block, size = match.groups()
+        if of is not None:
+            self.server = int(of) % (1 << 64), int(block), int(size)  # bigint in SQL, unsigned in the control file
+        if (server := self.server) is None:
+            return None
+        system, page, segment = server
+        return Position(
+            system=system,
+            timeline=int(timeline, 16),
+            lsn=LSN(int(high, 16) << 32 | int(low, 16)).normalised(page, segment),
+            issued_at=math.ceil(time.time()),  # whole_seconds(), without a call for each commit
+        )
+
+    @staticmethod
+    def _hear(driver: "PlacingDriver", message: Any) -> None:
+        if driver.asks and message.message.startswith("lagwise "):
+            driver.told = message.message
 
 
 def _lacks_plpgsql(error: Any) -> bool:
     function = _NO_LANGUAGE.get(error.sqlstate or "")
     return function is not None and function == error.server_source_function and error.context is None
-
-
-def ask_with_commit(driver: Any, *, one_server: bool) -> bool:
-    """Let this connection's next COMMIT ask for its position; False where it cannot. Call `told_place()` afterwards.
-
-    `one_server`: it leads to one server for as long as it lives, and not to another one after a pooler's choice.
-    """
-    # To isinstance() every connection of asyncpg's is of each class: its metaclass says so for the pool's proxies.
-    if PlacingDriver not in type(driver).__mro__ or driver.unable:
-        return False
-    driver.asks, driver.told = True, ""
-    if not one_server:
-        driver.server = None
-    return True
-
-
-def told_place(driver: PlacingDriver) -> Position | None:
-    """The position that the answer to COMMIT has told, or None; later COMMITs do not ask.
-
-    Everything committed before is at or below it.
-    """
-    driver.asks = False
-    match = _TOLD.fullmatch(driver.told)
-    if match is None:
-        return None
-    timeline, high, low, *server = match.groups()
-    if server[0] is not None:
-        of, block, size = map(int, server)
-        driver.server = of % (1 << 64), block, size  # bigint in SQL, unsigned in the control file
-    if driver.server is None:
-        return None
-    system, page, segment = driver.server
-    return Position(
-        system=system,
-        timeline=int(timeline, 16),
-        lsn=LSN(int(high, 16) << 32 | int(low, 16)).normalised(page, segment),
-        issued_at=math.ceil(time.time()),  # whole_seconds(), without a call for each commit
-    )
 
 
 def may_have_succeeded(error: Any) -> bool:

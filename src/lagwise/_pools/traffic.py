@@ -44,28 +44,54 @@ class Users:
 class Traffic:
     """The use of one node, and what the monitor is told of it."""
 
-    connect_timeout = 5.0
-    """How long a new connection may take, seconds; then it is given up, and a read goes to another node."""
-
     def __init__(self, name: str, pooling: Pooling) -> None:
         self.name = name
         self.pooling = pooling
         """What its connections keep between two transactions."""
         self.pooler = Pooler(self._outdate)
         """What is known of a pooler before the node."""
-        self.lost: Callable[[str], None] = lambda _error: None
-        """Called when a connection has broken: the node is struck from the view until it is probed."""
-        self.suspect: Callable[[str], None] = lambda _error: None
-        """Called when something may be wrong: the node is probed at once, over a new connection."""
-        self.in_recovery: Callable[[], bool] = lambda: False
-        """Whether the node is a replica, as last read; of one that does not answer, as it was before."""
-        self.system: Callable[[], int] = lambda: 0
-        """The identifier of the cluster that a new connection must lead to; 0 for any."""
         self.catalog: Catalog = UNREAD
         """What the database says of the functions, operators and types that statements name."""
-        self.relearn: Callable[[], None] = lambda: None
-        """Called when a statement names something that is not in the catalog: the catalog is soon read again."""
         self.users: list[Users] = []
+        self.attach(
+            lost=lambda _error: None,
+            suspect=lambda _error: None,
+            relearn=lambda: None,
+            in_recovery=lambda: False,
+            system=lambda: 0,
+            connect_timeout=5.0,
+        )
+
+    def attach(
+        self,
+        *,
+        lost: Callable[[str], None],
+        suspect: Callable[[str], None],
+        relearn: Callable[[], None],
+        in_recovery: Callable[[], bool],
+        system: Callable[[], int],
+        connect_timeout: float,
+    ) -> None:
+        """Tell this monitor, and ask it, from here on.
+
+        Args:
+            lost: called when a connection has broken: the node is struck from the view until it is probed.
+            suspect: called when something may be wrong: the node is probed at once, over a new connection.
+            relearn: called when a statement names something that the catalog has not: it is soon read again.
+            in_recovery: whether the node is a replica, as last read; of one that does not answer, as it was before.
+            system: the identifier of the cluster that a new connection must lead to; 0 for any.
+            connect_timeout: how long a new connection may take, seconds; then a read goes to another node.
+        """
+        self.lost = lost
+        self.suspect = suspect
+        self.relearn = relearn
+        self.in_recovery = in_recovery
+        self.system = system
+        self.connect_timeout = connect_timeout
+
+    def learn(self, catalog: Catalog) -> None:
+        """Judge statements by this catalog from here on."""
+        self.catalog = catalog
 
     def abort(self) -> None:
         """Cut off what waits for this silent node: reads can run on another one, and writes end."""

@@ -32,8 +32,7 @@ class Turns:
     def turn_away(self) -> None:
         """End the wait of every session in line, with `TurnedAway`."""
         for place in (*self._first, *self._line):
-            place.away = True
-            place.woken.set()
+            place.turn_away()
 
     async def wait(
         self, available: Callable[[], bool], spare: Callable[[], bool], seconds: float, *, first: bool, kin: bool
@@ -78,6 +77,11 @@ class _Place:
     def __init__(self) -> None:
         self.away = False
         self.woken = asyncio.Event()
+
+    def turn_away(self) -> None:
+        """End the wait: there is no hope."""
+        self.away = True
+        self.woken.set()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep until woken, `seconds` at most."""

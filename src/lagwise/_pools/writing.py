@@ -13,7 +13,7 @@ from lagwise._decide.token import Position
 from lagwise._pools.connection import PooledConnection
 from lagwise._pools.driver import abandon, driver_of, judge
 from lagwise._pools.internals import is_executing
-from lagwise._pools.placing import ask_with_commit, may_have_succeeded, told_place
+from lagwise._pools.placing import PlacingDriver, may_have_succeeded
 from lagwise.errors import NoPrimary
 
 
@@ -106,14 +106,16 @@ class WritingConnection(PooledConnection):
         if pending.system is None or self.closed or self.invalidated:
             return None
         driver = driver_of(self)
-        self.asked = ask_with_commit(driver, one_server=not self.pooling.framed)
-        return driver if self.asked else None
+        if not PlacingDriver.ask_with_commit(driver, one_server=not self.engine.pooling.framed):
+            return None
+        self.asked = True
+        return driver
 
     def hear_place(self, driver: Any) -> None:
         """Take the position from the driver that `send_commit()` gave, after COMMIT succeeded or failed."""
         self.committing = False
         if driver is not None:
-            self.place = told_place(driver)
+            self.place = driver.told_place()
 
     def commit_failed(self, error: BaseException) -> None:
         """Judge a COMMIT that failed: only a refusal by the server itself proves that nothing was committed.

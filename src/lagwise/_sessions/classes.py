@@ -1,16 +1,49 @@
 """An application's session classes, made into routed ones, and their event listeners."""
 
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
+from lagwise._pools.engine import RoutedEngine
 from lagwise._sessions.lease import Lease
-from lagwise._sessions.orm import RoutingAsyncSession, RoutingSession
+from lagwise._sessions.orm import RoutingSession
 
 _classes: dict[tuple[type, type], type] = {}
+
+
+class RoutingAsyncSession(AsyncSession):
+    """The asynchronous side; mixed into the application's own session class."""
+
+    _ends_as_usual = True
+
+    def __init_subclass__(cls) -> None:
+        cls._ends_as_usual = super().__aexit__ is AsyncSession.__aexit__ and super().close is AsyncSession.close
+
+    def get_async_bind(self, mapper: Any = None, clause: Any = None, bind: Any = None, **kw: Any) -> Any:
+        """As `AsyncSession.get_async_bind` of SQLAlchemy 2.1: the chosen node's engine."""
+        if bind is None and isinstance(found := self.get_bind(mapper, clause, **kw), RoutedEngine):
+            return found.for_async
+        return super().get_async_bind(mapper, clause, bind, **kw)
+
+    async def __aenter__(self) -> Self:
+        lease: Lease | None = getattr(self.sync_session, "lease", None)
+        if lease is not None:
+            await lease.place()
+        return await super().__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        sync = self.sync_session
+        if self._ends_as_usual and getattr(sync, "closes_silently", False):
+            sync.close()
+        else:
+            # In a task of its own, as AsyncSession does it: a cancellation half-way would lose the connection.
+            await super().__aexit__(kind, error, trace)
 
 
 def _mixed(mixin: type, base: type) -> type:

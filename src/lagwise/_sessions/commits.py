@@ -43,7 +43,6 @@ class SessionCommit:
         if place is None:
             return False
         self._ledger.placed(self._node, self._commit, place)
-        self._commit.ended()
         self.covered = True
         return True
 

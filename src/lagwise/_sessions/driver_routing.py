@@ -165,6 +165,10 @@ class DriverRouting(DriverTransaction):
         if self.spoilt:
             await greenlet_spawn(connection.invalidate)
 
+    def take_over(self) -> None:
+        """The caller begins a transaction: that of a statement is not one's own any more."""
+        self.frames = False
+
     def let_go(self) -> None:
         """End the lending of the driver's connection: what came from it raises from now on."""
         if self._lending is not None:
@@ -179,8 +183,10 @@ class DriverRouting(DriverTransaction):
         """
         self.lease.hold()
         self.confirm_current()
-        of = self.connection if self.connection.shared else self
-        of.spoilt = of.spoilt or spoil
+        if spoil and self.connection.shared:
+            self.connection.spoilt = True
+        elif spoil:
+            self.spoilt = True
         if isinstance(self.connection, WritingConnection):
             self.connection.lent = True  # what the caller asks the driver is not seen
         else:

@@ -23,6 +23,14 @@ class DriverTransaction(ConnectionRouting):
     blocks = 0
     """How many transactions of the caller's are open."""
 
+    def enter_block(self) -> None:
+        """The caller has begun a transaction."""
+        self.blocks += 1
+
+    def leave_block(self) -> None:
+        """The caller ends a transaction."""
+        self.blocks -= 1
+
     def left_open(self, connection: PooledConnection) -> bool:
         """Whether the caller has begun a transaction and not ended it."""
         return self.blocks > 0 if connection.shared else in_transaction(connection)

@@ -144,11 +144,11 @@ class _TransactionOfTheCallers:
                 # No fence makes it READ ONLY, and at its end nothing must stay.
                 kw = {"isolation": "read_committed", **kw, "readonly": True}
                 self._framed = True
-            routing.frames = False
+            routing.take_over()
             self._own = driver.transaction(*args, **kw)
         how = "start" if self._framed else how
         await routing.translating_errors(getattr(self._own, how), routing.connection)
-        routing.blocks += 1
+        routing.enter_block()
 
     async def __aexit__(self, *error: Any) -> None:
         await self._end("__aexit__", *error)
@@ -164,7 +164,7 @@ class _TransactionOfTheCallers:
     async def _end(self, how: str, *error: Any) -> None:
         if self._own is None:
             raise InterfaceError(f"cannot use {how}: the transaction is not yet started")
-        self._routing.blocks -= 1
+        self._routing.leave_block()
         if (connection := self._routing.lease.connection) is not None:
             connection.awaited = True
         how, error = ("rollback", ()) if self._framed else (how, error)

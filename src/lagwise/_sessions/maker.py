@@ -22,6 +22,7 @@ from lagwise._sessions.lease import Lease
 from lagwise._sessions.orm import RoutingSession
 from lagwise.errors import ReadOnly
 
+_BINDS = frozenset({"bind", "binds"})
 UNROUTED = "lagwise.unrouted"
 
 
@@ -55,7 +56,9 @@ class ReadBlock(_RoutedBlock):
     ) -> None:
         try:
             if kind is None:
-                _refuse_pending(self.async_session.sync_session)
+                session = self.async_session.sync_session
+                if has_pending(session):
+                    raise _never_written(session)
         finally:
             await self.async_session.__aexit__(kind, error, trace)
 
@@ -126,8 +129,8 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
             sticky: whether what this session commits must be seen by its client's later reads. False is for
                 bookkeeping (a last-seen stamp, a counter, an audit row): no token is made, and the client reads as if
                 it had not written. A session that writes both kinds stays sticky.
-            local_kw: as for `async_sessionmaker`. A session with a `bind` or `binds` of its own is not routed, and
-                `session.info["lagwise.unrouted"]` says so.
+            local_kw: as for `async_sessionmaker`; with `close_resets_only=False` a use after the end raises. A session
+                with a `bind` or `binds` of its own is not routed, and `session.info["lagwise.unrouted"]` says so.
 
         Raises:
             NotOpen: the Router is not running.
@@ -140,13 +143,14 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
                 max_staleness=max_staleness, primary=primary, snapshot=snapshot, timeout=timeout, sticky=sticky
             )
         bind = nodes.engine_to_show()
-        if self._own_binds or (local_kw and _binds(local_kw)):
+        if self._own_binds or (not _BINDS.isdisjoint(local_kw) and _binds(local_kw)):
             session = super().__call__(**local_kw)
             session.info[UNROUTED] = "it has a bind of its own"
             return session
         session = super().__call__(bind=bind, **local_kw)
         sync: RoutingSession = session.sync_session  # type: ignore[assignment]
-        sync.lease = self._lease_of(nodes, self._ledger, intent, current(), session.info)
+        lease = self._lease_of(nodes, self._ledger, intent, current(), session.info)
+        sync.route_by(lease, bool(local_kw) and local_kw.get("close_resets_only") is False)
         return session
 
     def begin(self, **options: Unpack[SessionOptions]) -> SessionBlock:
@@ -199,23 +203,13 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         return Intent.of(write=self._write, **options)
 
 
-def for_one_block(maker: RoutingSessionMaker, **options: Any) -> AsyncSession:
-    """A session for one block: a use after the block raises, because nothing would close the session then."""
-    session = maker(close_resets_only=False, **options)
-    if isinstance(sync := session.sync_session, RoutingSession):
-        sync.for_one_block = True
-    return session
-
-
 def _binds(options: Mapping[str, Any]) -> bool:
     """Whether these options choose the engine themselves."""
     return options.get("bind") is not None or bool(options.get("binds"))
 
 
-def _refuse_pending(session: Session) -> None:
-    """Raise `ReadOnly` for objects that were added or deleted in a read session."""
-    if not has_pending(session):
-        return
+def _never_written(session: Session) -> ReadOnly:
+    """The error for objects that were added or deleted in a read session."""
     what, objects = ("added", session.new) if session.new else ("deleted", session.deleted)
     names = ", ".join(sorted({type(each).__name__ for each in objects}))
-    raise ReadOnly(f"objects were {what} in a read session ({names}) and nothing was written. " + WAY_OUT)
+    return ReadOnly(f"objects were {what} in a read session ({names}) and nothing was written. " + WAY_OUT)

@@ -1,17 +1,14 @@
-"""Routed sessions: an application's own session classes, with the choice of a node in front."""
+"""The synchronous side of a routed session, which is SQLAlchemy's own: what it runs goes to the chosen node."""
 
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from lagwise._pools.driver import NotConnected
-from lagwise._pools.engine import RoutedEngine
 from lagwise._pools.internals import has_pending
 from lagwise._pools.writing import WritingConnection
 from lagwise._sessions.asking import end_transaction, in_block, names_a_bind, used_after_its_end, wants_stream
@@ -22,8 +19,7 @@ class RoutingSession(Session):
     """The synchronous side of a routed session; mixed into the application's own session class."""
 
     lease: Lease | None = None
-    for_one_block = False
-    """Whether a use after the end raises, instead of beginning a new transaction."""
+    _once = False
     _over = False
     _binds_of_its_own = False
     _rested = False
@@ -32,6 +28,10 @@ class RoutingSession(Session):
 
     def __init_subclass__(cls) -> None:
         cls._closes_as_usual = super().close is Session.close
+
+    def route_by(self, lease: Lease, once: bool) -> None:
+        """Route by this lease; `once`: a use after the end raises, and begins nothing that would not be ended."""
+        self.lease, self._once = lease, once
 
     def get_bind(self, *args: Any, bind: Any = None, **kw: Any) -> Engine | Connection:
         """The chosen node's engine. Outside a statement this has no side effects and may answer the default."""
@@ -215,36 +215,5 @@ class RoutingSession(Session):
             self.invalidate()
         finally:
             self._rested = False
-            self._over = self.for_one_block
+            self._over = self._once
             lease.end()
-
-
-class RoutingAsyncSession(AsyncSession):
-    """The asynchronous side: entering it chooses the node."""
-
-    _ends_as_usual = True
-
-    def __init_subclass__(cls) -> None:
-        cls._ends_as_usual = super().__aexit__ is AsyncSession.__aexit__ and super().close is AsyncSession.close
-
-    def get_async_bind(self, mapper: Any = None, clause: Any = None, bind: Any = None, **kw: Any) -> Any:
-        """As `AsyncSession.get_async_bind` of SQLAlchemy 2.1: the chosen node's engine."""
-        if bind is None and isinstance(found := self.get_bind(mapper, clause, **kw), RoutedEngine):
-            return found.for_async
-        return super().get_async_bind(mapper, clause, bind, **kw)
-
-    async def __aenter__(self) -> Self:
-        lease: Lease | None = getattr(self.sync_session, "lease", None)
-        if lease is not None:
-            await lease.place()
-        return await super().__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        sync = self.sync_session
-        if self._ends_as_usual and getattr(sync, "closes_silently", False):
-            sync.close()
-        else:
-            # In a task of its own, as AsyncSession does it: a cancellation half-way would lose the connection.
-            await super().__aexit__(kind, error, trace)

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary, ref
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation, get_meter, get_meter_provider
 
 from lagwise._nodes.tally import Tally
-from lagwise._pools.durations import BOUNDS
+from lagwise._pools.counters import BOUNDS
 from lagwise.errors import NotOpen
 from lagwise.opentelemetry.observed import COUNTERS, GAUGES, HELD_BACK, POOLS, Observed
 from lagwise.router import Router

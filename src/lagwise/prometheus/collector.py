@@ -11,7 +11,7 @@ from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
 from lagwise._nodes.tally import Key, Tally
-from lagwise._pools.durations import BOUNDS, Durations
+from lagwise._pools.counters import BOUNDS, Durations
 from lagwise.prometheus.files import Files
 from lagwise.prometheus.metrics import COUNTERS, DESCRIBED, KNOWN, Described, Kind
 from lagwise.prometheus.reading import histograms, numbers

@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from lagwise._decide.events import Event, Watcher
 from lagwise._nodes.tally import Key, Tally
-from lagwise._pools.durations import BOUNDS
+from lagwise._pools.counters import BOUNDS
 from lagwise.prometheus.metrics import COUNTERS, GAUGES, HISTOGRAMS, KEPT_ELSEWHERE, OPEN, PRIMARY, Described
 from lagwise.prometheus.reading import histograms, numbers
 from lagwise.router import Router

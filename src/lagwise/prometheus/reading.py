@@ -8,8 +8,7 @@ from sqlalchemy.pool import Pool
 
 from lagwise._decide.node import Standing
 from lagwise._nodes.tally import Key, Tally
-from lagwise._pools.counters import capacity, checked_out
-from lagwise._pools.durations import Durations
+from lagwise._pools.counters import Durations, capacity, checked_out
 from lagwise.errors import NotOpen
 from lagwise.prometheus.metrics import (
     BLIND,

@@ -132,7 +132,7 @@ class Cluster:
         if not await node.fetchval("SELECT pg_promote(true, $1)", max(1, round(timeout))):
             message = f"{node.name} was not promoted within {max(1, round(timeout))} s."
             raise ClusterError(message)
-        node.upstream = None
+        node.detach()
         self._primary = node
 
     async def follow(self, which: Which, *, of: Which | None = None) -> None:

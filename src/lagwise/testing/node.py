@@ -124,6 +124,10 @@ class Node:
         self.upstream = upstream
         self.link.target = upstream.server.address
 
+    def detach(self) -> None:
+        """It streams from no other node any more: it was promoted."""
+        self.upstream = None
+
     @asynccontextmanager
     async def connect(self, database: str | None = None) -> AsyncIterator[Connection]:
         """A direct asyncpg connection, closed at the end."""

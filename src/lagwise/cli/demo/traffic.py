@@ -37,6 +37,28 @@ class Score:
     """Seconds, as the client measured them."""
     write_times: list[float] = field(default_factory=list)
 
+    def failed(self) -> None:
+        """A request failed, or was answered by an error."""
+        self.errors += 1
+
+    def wrote(self, seconds: float) -> None:
+        """A write was answered."""
+        self.writes += 1
+        self.write_times.append(seconds)
+
+    def read(self, seconds: float, served_by: str, *, own: bool, missing: bool) -> None:
+        """A read was answered; `served_by` is the node and its role, as the server says."""
+        self.read_times.append(seconds)
+        if own:
+            self.own_reads += 1
+            self.stale += missing
+        else:
+            self.other_reads += 1
+            self.other_missing += missing
+        node, _, role = served_by.partition("; ")
+        self.by_node[node] += 1
+        self.on_replica += role == "replica"
+
     @property
     def reads(self) -> int:
         """Reads that were answered."""
@@ -100,10 +122,9 @@ class Client:
         started = time.monotonic()
         answer = await self._send(self.http.post(self.path, json={"text": "milk"}))
         if answer is None or answer.status_code != 201:
-            self.tally.errors += 1
+            self.tally.failed()
             return
-        self.tally.writes += 1
-        self.tally.write_times.append(time.monotonic() - started)
+        self.tally.wrote(time.monotonic() - started)
         item: int = answer.json()["id"]
         self.own.append(item)
         self.board.append(item)
@@ -116,19 +137,10 @@ class Client:
         started = time.monotonic()
         answer = await self._send(self.http.get(f"{self.path}/{item}"))
         if answer is None or answer.status_code not in {200, 404}:
-            self.tally.errors += 1
+            self.tally.failed()
             return
-        self.tally.read_times.append(time.monotonic() - started)
-        missing = answer.status_code == 404
-        if item in self.own:
-            self.tally.own_reads += 1
-            self.tally.stale += missing
-        else:
-            self.tally.other_reads += 1
-            self.tally.other_missing += missing
-        node, _, role = answer.headers[SERVED_BY].partition("; ")
-        self.tally.by_node[node] += 1
-        self.tally.on_replica += role == "replica"
+        seconds, missing = time.monotonic() - started, answer.status_code == 404
+        self.tally.read(seconds, answer.headers[SERVED_BY], own=item in self.own, missing=missing)
 
     async def _send(self, request: Awaitable[httpx.Response]) -> httpx.Response | None:
         try:
