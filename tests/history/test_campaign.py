@@ -10,6 +10,7 @@ from tests.kit.numbers import enough
 from .campaign import run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", enough([6], [6, 1]))
 async def test_no_guarantee_is_broken(seed: int) -> None:
     """Through twelve seconds of faults the clients see what they were promised, or a named error.

@@ -5,6 +5,7 @@ and taken from there while the sources of lagwise, of the plugin and of SQLAlche
 """
 
 import asyncio
+import os
 from collections.abc import Mapping
 
 import pytest
@@ -15,7 +16,7 @@ from lagwise.testing import Cluster
 from .upstream import sdist, suite
 from .upstream.suite import Outcomes, Run
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
 ASYNC, SYNC = "test/ext/asyncio/test_session.py", "test/orm/test_session.py"
 RUNS = (
@@ -44,26 +45,34 @@ ALLOWED: Mapping[Run, Mapping[str, str]] = {
 
 
 @pytest.fixture(scope="module")
-async def results() -> dict[Run, Outcomes]:
-    """The outcomes of all runs, two at a time, each on a database of its own."""
+async def results(tmp_path_factory: pytest.TempPathFactory) -> dict[Run, Outcomes]:
+    """The outcomes of all runs, two at a time, each on a database of its own; one of pytest's workers runs them."""
     try:
         await asyncio.to_thread(sdist.sources)
     except sdist.NotToBeHad as error:
         pytest.skip(str(error))
-    found = {run: outcomes for run in RUNS if (outcomes := suite.kept(run)) is not None}
-    missing = [run for run in RUNS if run not in found]
-    if missing:
-        async with Cluster(replicas=0) as cluster:
-            turns = asyncio.Semaphore(2)
-
-            async def go(run: Run) -> Outcomes:
-                async with turns:
-                    return await suite.outcomes(run, await _database(cluster, run) if run.asynchronous else "sqlite://")
-
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(go(run)) for run in missing]
-        found |= {task.result().run: task.result() for task in tasks}
+    folder = tmp_path_factory.getbasetemp()
+    with suite.Shared(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) as shared:
+        found = {run: outcomes for run in RUNS if (outcomes := shared.found(run)) is not None}
+        for outcomes in await _run([run for run in RUNS if run not in found]):
+            shared.add(outcomes)
+            found[outcomes.run] = outcomes
     return found
+
+
+async def _run(missing: list[Run]) -> list[Outcomes]:
+    if not missing:
+        return []
+    async with Cluster(replicas=0) as cluster:
+        turns = asyncio.Semaphore(2)
+
+        async def go(run: Run) -> Outcomes:
+            async with turns:
+                return await suite.outcomes(run, await _database(cluster, run) if run.asynchronous else "sqlite://")
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(go(run)) for run in missing]
+        return [task.result() for task in tasks]
 
 
 async def _database(cluster: Cluster, run: Run) -> str:

@@ -131,6 +131,8 @@ async def test_a_position_that_cannot_be_read_leaves_the_client_on_the_primary(
             assert [position.in_doubt_at > 0 for position in seen.token] == [True]
             async with db.read() as session:
                 assert session.info["lagwise.route"].reason == "sticky"
+    # The server does not notice that its client is gone, and later tests ask whether any query runs.
+    await cluster.primary.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")
 
 
 async def test_concurrent_writers_share_positions(cluster: Cluster) -> None:

@@ -1,6 +1,7 @@
 """SQLAlchemy's suite in a process of its own, and the outcomes that it had before with the same sources."""
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import lagwise
 
@@ -54,20 +55,52 @@ class Outcomes:
 
     def keep(self) -> None:
         """Let the next run of the same sources take these."""
-        written = json.dumps({"outcomes": self.outcomes, "failures": self.failures})
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=sdist.cache(), delete=False) as file:
-            file.write(written)
-        Path(file.name).replace(_kept(self.run))
+        self.write(_kept(self.run))
         earlier = sorted(sdist.cache().glob(f"{_prefix(self.run)}*.json"), key=lambda path: path.stat().st_mtime)
         for path in earlier[:-_KEPT]:
             path.unlink(missing_ok=True)
 
+    def write(self, path: Path) -> None:
+        """Write them there, whole or not at all."""
+        written = json.dumps({"outcomes": self.outcomes, "failures": self.failures})
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+            file.write(written)
+        Path(file.name).replace(path)
+
 
 def kept(run: Run) -> Outcomes | None:
     """The outcomes of an earlier run of the very same sources, if there was one."""
-    if not _kept(run).exists():
-        return None
-    return Outcomes(run, **json.loads(_kept(run).read_text(encoding="utf-8")))
+    return _read(run, _kept(run))
+
+
+class Shared:
+    """A folder in which pytest's workers find what one of them has run; inside the block the others wait."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> Self:
+        self._lock = (self._folder / "upstream.lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def found(self, run: Run) -> Outcomes | None:
+        """What another worker has run, or an earlier run of the very same sources."""
+        return kept(run) or _read(run, self._of(run))
+
+    def add(self, outcomes: Outcomes) -> None:
+        """Let the other workers find these."""
+        outcomes.write(self._of(outcomes.run))
+
+    def _of(self, run: Run) -> Path:
+        return self._folder / f"upstream-{_prefix(run)}outcomes.json"
+
+
+def _read(run: Run, path: Path) -> Outcomes | None:
+    return Outcomes(run, **json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 async def outcomes(run: Run, database: str) -> Outcomes:
