@@ -102,8 +102,8 @@ def bucket_for(seen: Causality | None) -> int:
         for request in requests:
             if request.principals is not None and (name := request.principals.first) is not None:
                 return bucket_of(name)
-        for request in requests:
-            return request.find_bucket().number
+        if requests:
+            return requests[0].find_bucket().number
     return _of_process(os.getpid())
 
 
