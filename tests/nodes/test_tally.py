@@ -1,5 +1,6 @@
 """The tally: what events come to, in numbers; it grows by fixed words and the names of nodes, and no further."""
 
+import gc
 import math
 
 import pytest
@@ -128,3 +129,25 @@ def test_durations_are_in_the_bucket_that_bounds_them() -> None:
     assert tally.waited.counts == (2, 1, *[0] * (len(BOUNDS) - 2), 1)
     assert tally.waited.total == pytest.approx(11.0025)
     assert sum(tally.waited.counts) == sum(tally.waits.values())
+
+
+def test_what_is_counted_is_read_in_one_step() -> None:
+    """Garbage is collected while the counts are read, and what that finalizes counts a new node: no reader fails."""
+    tally = Tally()
+    for number in range(100):
+        tally(events.Retried(node=f"before-{number}", failure=Failure.LOST))
+
+    def count(phase: str, _: dict[str, int]) -> None:
+        if phase == "stop":
+            tally(events.Retried(node=f"during-{len(tally.retries)}", failure=Failure.LOST))
+
+    usual = gc.get_threshold()
+    gc.callbacks.append(count)
+    gc.set_threshold(1)
+    try:
+        read = [tally.counted("retries") for _ in range(100)]
+    finally:
+        gc.set_threshold(*usual)
+        gc.callbacks.remove(count)
+    assert len(read[0]) >= 100
+    assert len(tally.retries) > len(read[0])

@@ -1,7 +1,7 @@
 """The tally: what became of sessions, tokens, commits and nodes, in numbers."""
 
 from collections import defaultdict
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 
 from lagwise._client.signature import NOT_SIGNED
 from lagwise._decide.events import (
@@ -21,7 +21,7 @@ from lagwise._decide.token import OTHER_VERSION
 from lagwise._pools.counters import Durations
 
 Key = tuple[str, ...]
-Counts = MutableMapping[Key, int]
+Counts = dict[Key, int]
 
 LABELS: dict[str, Key] = {
     "routes": ("node", "reason", "role"),
@@ -84,6 +84,13 @@ class Tally:
         self.promotions = counts("promotions")
         self.waited, self.asked = Durations(), Durations()
         self._evicted = set[str]()
+
+    def counted(self, name: str) -> Counts:
+        """What is counted under one name of `LABELS`: a copy of now, in whatever thread asks."""
+        counts: Counts = getattr(self, name)
+        # In one step of the interpreter. A list of the items is not: it makes a tuple of each, which may collect
+        # garbage, whose finalizers are Python, where the thread that counts gets its turn.
+        return counts.copy()
 
     def routed(self, route: Route, write: bool) -> None:
         """Count a session that got its node: all there is to count where it got the node at once."""

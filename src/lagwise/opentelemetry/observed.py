@@ -65,8 +65,8 @@ def _timeouts(db: Router, _: Tally) -> Points:
 
 
 def _counted(name: str, _: Router, tally: Tally) -> Points:
-    """What the tally counts under this name. A list is made of it in one step, while the event loop counts on."""
-    for key, count in list(getattr(tally, name).items()):
+    """What the tally counts under this name."""
+    for key, count in tally.counted(name).items():
         yield count, {f"lagwise.{label}": word for label, word in zip(LABELS[name], key, strict=True)}
 
 

@@ -110,7 +110,7 @@ class Collector(Collecting):
             series = {name: (family.samples.append, counted.series[name]) for name, family in families.items()}
             for name, described in COUNTERS.items():
                 append, known = series[described.name]
-                for key, count in list(getattr(counted.tally, name).items()):
+                for key, count in counted.tally.counted(name).items():
                     append(Sample(known.name, known[key], count))
             for described, key, number in numbers(counted.router):
                 append, known = series[described.name]
