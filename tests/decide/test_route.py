@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lagwise import LSN, NoPrimary, NoReplica, Policy, Reason, Route
 from lagwise._decide.refusing import refusal
-from lagwise._decide.route import Demand, deposed, less_loaded, route
+from lagwise._decide.route import Demand, _shared, deposed, less_loaded, route
 from lagwise._decide.view import Node, Role, View
 from tests.kit.worlds import SYSTEM, after, primary, replica, unreachable
 
@@ -567,6 +567,17 @@ def test_one_replica_needs_no_draw() -> None:
     """The common case costs no random number."""
     view = after([primary(40, 1.0), replica("replica-1", 40)])
     assert route(view, Policy(), Demand(), 1.0, draw=scripted([])).node == "replica-1"
+
+
+def test_routes_are_shared_and_those_kept_are_bounded() -> None:
+    """Equal decisions are one value; among more replicas than any bound covers, no more are kept than the bound."""
+    view = after([primary(40, 1.0), *(replica(f"replica-{number}", 40) for number in range(100))])
+    drawn = [((one + 0.5) / 100, (other + 0.5) / 100) for one, other in product(range(100), repeat=2)]
+    found = {route(view, Policy(), Demand(), 1.0, draw=scripted([*each])) for each in drawn}
+    assert len(found) == 100  # the rival is not compared
+    assert _shared.cache_info().currsize == _shared.cache_info().maxsize == 4096
+    again = [route(view, Policy(), Demand(), 1.0, draw=scripted([0.5, 0.7])) for _ in range(2)]
+    assert again[0] is again[1]
 
 
 # Refusals, word by word.

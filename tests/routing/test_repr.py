@@ -58,7 +58,7 @@ async def test_no_address_and_no_password_is_shown(cluster: Cluster) -> None:
             async with db.read() as reading:
                 await reading.execute(text("SELECT 1"))
                 lease = reading.sync_session.lease  # type: ignore[attr-defined]
-                shown += map(repr, (lease, lease.stay.route, seen, reading.info))
+                shown += map(repr, (lease, lease.route, seen, reading.info))
             async with db.read.connect() as connection:
                 await connection.execute(text("SELECT 1"))
                 shown.append(repr(connection._routing.lease))  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from lagwise._decide.lsn import LSN
 from lagwise._decide.view import View
@@ -64,6 +65,11 @@ class Route:
         return f"<Route {self.node or 'none'} {self.reason}{way}>"
 
 
+_MOST = 4096  # Routes that are kept: those between 40 replicas, and of more replicas those in use
+_shared = lru_cache(_MOST)(Route)
+"""A Route as one value that sessions share. To make a frozen one anew takes longer than to decide on it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
     """What a session asks for.
@@ -115,7 +121,7 @@ def route(
     """
     # What is true of nearly every read is asked here, and without a call.
     if demand.timeline > view.timeline and deposed(view, demand, now):
-        return Route(None, Reason.OTHER_TIMELINE)
+        return _shared(None, Reason.OTHER_TIMELINE)
     if demand.write:
         return _on_primary(view, Reason.WRITE)
     if demand.strong:
@@ -160,13 +166,13 @@ def limit_reached(policy: Policy, fallen_back: int) -> bool:
 
 
 def _on_primary(view: View, reason: Reason) -> Route:
-    return Route(view.primary.name if view.primary is not None else None, reason)
+    return _shared(view.primary.name if view.primary is not None else None, reason)
 
 
 def _fallen_back(view: View, policy: Policy, reason: Reason) -> Route:
     if not policy.fall_back or view.primary is None:
-        return Route(None, reason)
-    return Route(view.primary.name, reason, fell_back=True)
+        return _shared(None, reason)
+    return _shared(view.primary.name, reason, fell_back=True)
 
 
 def _floor(view: View, demand: Demand, now: float) -> LSN | None:
@@ -199,16 +205,16 @@ def _pick(view: View, able: int, reason: Reason, draw: Callable[[], float]) -> R
     """The route to one of the first `able` nodes of the rotation, with a rival unless the same was drawn twice."""
     rotation = view.rotation
     if able == 1:
-        return Route(rotation[0].name, reason, on_replica=True)
+        return _shared(rotation[0].name, reason, on_replica=True)
     weights, last = view.weights, able - 1
     total = weights[last]
     one = rotation[bisect_right(weights, draw() * total, 0, last)]
     other = rotation[bisect_right(weights, draw() * total, 0, last)]
-    return Route(one.name, reason, on_replica=True, rival=None if other is one else other.name)
+    return _shared(one.name, reason, on_replica=True, rival=None if other is one else other.name)
 
 
 def less_loaded(chosen: Route, load: float, of_rival: float) -> Route:
     """The route to the less loaded of the two that were drawn. Loads are sessions in flight, divided by the weight."""
     if chosen.rival is None or load <= of_rival:
         return chosen
-    return Route(chosen.rival, chosen.reason, on_replica=True)
+    return _shared(chosen.rival, chosen.reason, on_replica=True)

@@ -94,8 +94,7 @@ class Tally:
 
     def routed(self, route: Route, write: bool) -> None:
         """Count a session that got its node: all there is to count where it got the node at once."""
-        # The plain string of the reason: Python computes the hash of an enumeration's member anew each time.
-        self.routes[route.node or "", str(route.reason), "write" if write else "read"] += 1
+        self.routes[route.node or "", route.reason, "write" if write else "read"] += 1
 
     def __call__(self, event: Event) -> None:
         """Count this event."""

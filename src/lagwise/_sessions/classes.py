@@ -18,9 +18,10 @@ _classes: dict[tuple[type, type], type] = {}
 class RoutingAsyncSession(AsyncSession):
     """The asynchronous side; mixed into the application's own session class."""
 
-    _ends_as_usual = True
+    _begins_as_usual = _ends_as_usual = True
 
     def __init_subclass__(cls) -> None:
+        cls._begins_as_usual = super().__aenter__ is AsyncSession.__aenter__
         cls._ends_as_usual = super().__aexit__ is AsyncSession.__aexit__ and super().close is AsyncSession.close
 
     def get_async_bind(self, mapper: Any = None, clause: Any = None, bind: Any = None, **kw: Any) -> Any:
@@ -33,7 +34,7 @@ class RoutingAsyncSession(AsyncSession):
         lease: Lease | None = getattr(self.sync_session, "lease", None)
         if lease is not None:
             await lease.place()
-        return await super().__aenter__()
+        return self if self._begins_as_usual else await super().__aenter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -83,7 +84,7 @@ def _sync(base: type[Session]) -> type[Session]:
 
 def _begun(session: Any, _transaction: SessionTransaction, connection: Any) -> None:
     lease: Lease | None = session.lease
-    if lease is None or lease.stay is None or connection.engine is not lease.stay.engine:  # bound by the application
+    if lease is None or connection.engine is not lease.engine:  # bound by the application
         return
     lease.take(connection)
     if len(session.dispatch.after_begin) > 1 and not lease.intent.write:

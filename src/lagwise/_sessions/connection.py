@@ -82,8 +82,7 @@ class ConnectionRouting:
         """Connect, on another node when that fails."""
         lease = self.lease
         while True:
-            stay = lease.stay
-            engine = stay.engine if stay is not None else await lease.place()
+            engine = lease.engine or await lease.place()
             connection: PooledConnection | None = None
             try:
                 connection = await greenlet_spawn(engine.connect)

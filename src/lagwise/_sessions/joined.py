@@ -14,9 +14,8 @@ from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.nodes import Nodes
 from lagwise._pools.engine import RoutedEngine
 from lagwise._pools.joined import Joined
-from lagwise._sessions.lease import ROUTE, Lease
+from lagwise._sessions.lease import Lease
 from lagwise._sessions.maker import RoutingSessionMaker
-from lagwise._sessions.stay import Stay
 
 
 class JoinedLease(Lease):
@@ -37,15 +36,12 @@ class JoinedLease(Lease):
 
     async def place(self) -> RoutedEngine:
         """The engine of the one connection: on the primary, as with no replicas."""
-        if self.stay is None:
-            joined, intent = self._joined, self.intent
-            reason = Reason.WRITE if intent.write else intent.strong or Reason.NO_REPLICAS
-            chosen = Route(joined.pools.name, reason)
-            self.stay = Stay(chosen, joined.writes if intent.write else joined.reads)
-            self._info[ROUTE] = chosen
-            if self._client is not None:
-                self._client.routes.append(chosen)
-        return self.stay.engine
+        if self.engine is not None:
+            return self.engine
+        joined, intent = self._joined, self.intent
+        reason = Reason.WRITE if intent.write else intent.strong or Reason.NO_REPLICAS
+        chosen = Route(joined.pools.name, reason)
+        return self.stay(chosen, joined.writes if intent.write else joined.reads, self._client)
 
     def leave_failed_node(self, error: Exception) -> bool:
         """No: there is no other connection."""

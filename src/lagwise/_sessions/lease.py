@@ -17,7 +17,6 @@ from lagwise._pools.engine import RoutedEngine
 from lagwise._pools.writing import WritingConnection
 from lagwise._sessions.asking import left_behind, lost_twice
 from lagwise._sessions.commits import SessionCommit
-from lagwise._sessions.stay import Stay
 
 ROUTE = "lagwise.route"
 
@@ -25,20 +24,11 @@ ROUTE = "lagwise.route"
 class Lease:
     """One session's claim to a node. Only its own methods change it."""
 
-    stay: Stay | None = None
     changes = 0
     """The count of what the client has seen, as of when the node was chosen."""
     commit: SessionCommit | None = None
     """The commit of the transaction under way, when the client carries a token."""
-    engaged = False
-    """Whether something was handed out: the session stays, because the caller may have acted on it."""
     attempts: Attempts = FIRST
-    connection: PooledConnection | None = None
-    """The connection in use at this moment; a plain read gives it back after each statement."""
-    held = False
-    """Whether the application holds on to the connection itself."""
-    transactional = False
-    """Whether the application asked for a transaction: the next connection begins one."""
 
     def __init__(
         self, nodes: Nodes, ledger: Ledger, intent: Intent, seen: Causality | None, info: dict[Any, Any]
@@ -48,26 +38,33 @@ class Lease:
         self.seen = seen
         self._ledger = ledger
         self._info = info
-
-    @property
-    def engine(self) -> RoutedEngine | None:
-        """The engine of the stay; None before there is one."""
-        return self.stay.engine if self.stay is not None else None
+        self.route: Route | None = None
+        """Where the session is, and why; None while no node is chosen."""
+        self.engine: RoutedEngine | None = None
+        """The engine there."""
+        self.connection: PooledConnection | None = None
+        """The connection in use at this moment; a plain read gives it back after each statement."""
+        self.engaged = False
+        """Whether something was handed out: the session stays, because the caller may have acted on it."""
+        self.held = False
+        """Whether the application holds on to the connection itself."""
+        self.transactional = False
+        """Whether the application asked for a transaction: the next connection begins one."""
 
     @property
     def node(self) -> str:
         """The name of the chosen node; empty before there is one."""
-        return (self.stay.route.node if self.stay is not None else None) or ""
+        return (self.route.node if self.route is not None else None) or ""
 
     def __repr__(self) -> str:
-        come = "engaged" if self.engaged else "new" if self.stay is None else "placed"
-        where = str(self.stay.route) if self.stay is not None else "nowhere yet"
+        come = "engaged" if self.engaged else "new" if self.route is None else "placed"
+        where = str(self.route) if self.route is not None else "nowhere yet"
         return f"<Lease {'write' if self.intent.write else 'read'} {come} {where}>"
 
     async def place(self) -> RoutedEngine:
         """Choose the node, unless there is one. Raises `NoPrimary` and `NoReplica`."""
-        if self.stay is not None:
-            return self.stay.engine
+        if self.engine is not None:
+            return self.engine
         seen = self.seen
         if seen is not None:
             self.changes = seen.changes  # before the choice, which may wait meanwhile
@@ -75,8 +72,11 @@ class Lease:
         if chosen is None:
             chosen = await self._choose()
         pools = self.nodes.pools[chosen.node]  # type: ignore[index]
-        engine = pools.writes if self.intent.write else pools.reads
-        self.stay = Stay(chosen, engine)
+        return self.stay(chosen, pools.writes if self.intent.write else pools.reads, seen)
+
+    def stay(self, chosen: Route, engine: RoutedEngine, seen: Causality | None) -> RoutedEngine:
+        """Stay at this node; the session and its client are told why it is there."""
+        self.route, self.engine = chosen, engine
         self._info[ROUTE] = chosen
         if seen is not None:
             seen.routes.append(chosen)
@@ -103,12 +103,12 @@ class Lease:
         Raises:
             NoReplica: the node lacks a write of the client, and the session holds on to its connection there.
         """
-        seen, stay = self.seen, self.stay
-        if self.intent.write or seen is None or stay is None or seen.changes == self.changes:
+        seen, chosen = self.seen, self.route
+        if self.intent.write or seen is None or chosen is None or seen.changes == self.changes:
             return True
         if self.intent.snapshot and snapshot_taken:
             return True
-        if self.nodes.covers(stay.route, self.intent, seen):
+        if self.nodes.covers(chosen, self.intent, seen):
             self.changes = seen.changes
             return True
         if pinned or self.pinned:
@@ -137,7 +137,7 @@ class Lease:
 
     def move(self) -> None:
         """Leave the node; the next statement chooses a node again."""
-        self.stay = self.connection = None
+        self.route = self.engine = self.connection = None
 
     def take(self, connection: PooledConnection) -> None:
         """Use this connection; begin what the application asked for."""
@@ -182,10 +182,10 @@ class Lease:
         Raises:
             NoPrimary: the read failed twice on one node, and no other node may serve it.
         """
-        stay, connection = self.stay, self.connection
-        if stay is None or self.intent.write:
+        chosen, connection = self.route, self.connection
+        if chosen is None or self.intent.write:
             return False
-        failure = judge(error, on_replica=stay.route.on_replica)
+        failure = judge(error, on_replica=chosen.on_replica)
         sent = connection is not None
         if self.engaged and (sent or failure is not Failure.CONNECT):
             return False
@@ -210,7 +210,7 @@ class Lease:
 
     def drop_if_lost(self, error: Exception) -> bool:
         """Drop the connection if this error shows that it is lost; answers whether it is."""
-        lost = judge(error, on_replica=self.stay is not None and self.stay.route.on_replica) is Failure.LOST
+        lost = judge(error, on_replica=self.route is not None and self.route.on_replica) is Failure.LOST
         if lost and self.connection is not None:
             abandon(self.connection)
         return lost
@@ -227,7 +227,7 @@ class Lease:
 
     async def remember(self) -> None:
         """Remember the position that the client may have seen by now."""
-        if self.seen is not None and self.stay is not None:
+        if self.seen is not None and self.route is not None:
             await (self._ledger.has_read(self.node, self.seen) if self.commit is None else self.commit.remember())
 
     @property
@@ -240,7 +240,7 @@ class Lease:
 
     def end(self) -> None:
         """The session was closed: its next use chooses anew."""
-        self.stay = self.connection = None
+        self.route = self.engine = self.connection = None
         self.attempts = FIRST
         self.engaged = self.held = self.transactional = False
         if self.nodes.policy.fall_back_limit is not None:

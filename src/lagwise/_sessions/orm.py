@@ -43,12 +43,12 @@ class RoutingSession(Session):
                 raise used_after_its_end()
             if (found := super().get_bind(*args, **kw)) is not self.bind:
                 return found
-        stay = lease.stay
-        if stay is None or lease.may_be_overtaken:
+        engine = lease.engine
+        if engine is None or lease.may_be_overtaken:
             if in_greenlet():
                 self._choose(lease)
             return lease.engine or lease.nodes.default_engine.sync_engine
-        return stay.engine
+        return engine
 
     def bind_mapper(self, mapper: Any, bind: Any) -> None:
         """As `Session.bind_mapper`: statements on this mapper go where the application says."""
@@ -99,7 +99,7 @@ class RoutingSession(Session):
             self._notice_end(lease)
         if lease.may_be_overtaken:
             self._confirm_current(lease)
-        if lease.stay is None:
+        if lease.engine is None:
             await_only(lease.place())
 
     def _notice_end(self, lease: Lease) -> None:
@@ -144,7 +144,7 @@ class RoutingSession(Session):
             lease.ask_for_transaction()
         outermost = lease.connection is None  # a listener may run a statement while another one has the connection
         while True:
-            if lease.stay is None:
+            if lease.engine is None:
                 await_only(lease.place())
             try:
                 result = run(statement, *args, **kw)
