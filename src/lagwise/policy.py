@@ -34,7 +34,8 @@ class Policy:
     fall_back_limit: int | None = None
     """The most sessions at a time that may read from the primary for want of a replica; beyond it `NoReplica`."""
     abort_after: float = 5.0
-    """A node that has answered no probe for so long has what waits for it cut off; reads run elsewhere."""
+    """A node that has answered no probe for so long has what waits for it cut off; reads run elsewhere. A single
+    connection whose path is silent for so long is closed."""
     connect_timeout: float = 5.0
     """How long a new connection of a pool may take; then a read goes to another node, and a write is `NoPrimary`."""
     close_timeout: float = 5.0

@@ -43,6 +43,7 @@ NAMES: dict[str, Callable[[Any], object]] = {
         [*signature(_ConnectionFairy._close_special).parameters] == ["self", "transaction_reset"]
     ),
     "asyncpg.Connection._pool_release_ctr": lambda _: "_pool_release_ctr" in Driver.__slots__,
+    "asyncpg.Connection._transport": lambda _: "_transport" in Driver.__slots__,
     "asyncpg.Connection._stmt_cache_enabled": lambda _: "_stmt_cache_enabled" in Driver.__slots__,
     "asyncpg.Connection._introspect_types": lambda _: iscoroutinefunction(Driver._introspect_types),
     "asyncpg.Connection._get_statement": lambda _: "named" in signature(Driver._get_statement).parameters,

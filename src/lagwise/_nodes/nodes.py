@@ -87,6 +87,7 @@ class Nodes:
                     in_recovery=partial(self._in_recovery, name),
                     system=monitor.system,
                     connect_timeout=self.policy.connect_timeout,
+                    abort_after=self.policy.abort_after,
                 )
             known_windows.append(self.policy.sticky_window)
             opening.callback(known_windows.remove, self.policy.sticky_window)

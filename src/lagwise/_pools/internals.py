@@ -152,6 +152,11 @@ def is_executing(adapter: Any) -> bool:
     return bool(adapter._execute_mutex.locked())
 
 
+def transport_of(driver: Any) -> Any:
+    """The transport of the driver's connection: asyncpg shows neither it nor its socket."""
+    return driver._transport
+
+
 def caches_statements(driver: Any) -> bool:
     """Whether the driver keeps prepared statements."""
     return bool(driver._stmt_cache_enabled)

@@ -16,6 +16,7 @@ from lagwise._pools.counters import Counters
 from lagwise._pools.driver import IS_CLOSED, OtherCluster
 from lagwise._pools.heard import Heard
 from lagwise._pools.internals import caches_statements, forget_statements, listen_first
+from lagwise._pools.keepalive import keep_alive
 from lagwise._pools.opening import Opening
 from lagwise._pools.pooling import RESTORES
 from lagwise._pools.traffic import Traffic
@@ -124,6 +125,7 @@ class Setup:
         if driver not in self._heard:
             self._heard[driver] = heard = Heard(monotonic() if began is None else began)
             driver.add_query_logger(heard.query)
+            keep_alive(driver, self._traffic.abort_after, reads=not self._writes)
             task = asyncio.current_task()
             if task is not None:
                 self._unready[task] = driver

@@ -60,6 +60,7 @@ class Traffic:
             in_recovery=lambda: False,
             system=lambda: 0,
             connect_timeout=5.0,
+            abort_after=5.0,
         )
 
     def attach(
@@ -71,6 +72,7 @@ class Traffic:
         in_recovery: Callable[[], bool],
         system: Callable[[], int],
         connect_timeout: float,
+        abort_after: float,
     ) -> None:
         """Tell this monitor, and ask it, from here on.
 
@@ -81,6 +83,7 @@ class Traffic:
             in_recovery: whether the node is a replica, as last read; of one that does not answer, as it was before.
             system: the identifier of the cluster that a new connection must lead to; 0 for any.
             connect_timeout: how long a new connection may take, seconds; then a read goes to another node.
+            abort_after: how long the path of one connection may be silent, seconds; then the connection is closed.
         """
         self.lost = lost
         self.suspect = suspect
@@ -88,6 +91,7 @@ class Traffic:
         self.in_recovery = in_recovery
         self.system = system
         self.connect_timeout = connect_timeout
+        self.abort_after = abort_after
 
     def learn(self, catalog: Catalog) -> None:
         """Judge statements by this catalog from here on."""
