@@ -1,13 +1,12 @@
-"""What is run under valgrind: `python -m benchmarks.counted CONTESTANT COUNT`, the URLs as JSON on standard input."""
+"""What runs under valgrind: `python -m benchmarks.counted CONTESTANT COUNT SEED`, URLs as JSON on standard input."""
 
 import asyncio
 import gc
 import json
-import os
 import sys
 from contextlib import AsyncExitStack
 
-SEED = int(os.environ.get("PYTHONHASHSEED", "0"))
+SEED = int(sys.argv[3]) if len(sys.argv) > 3 else 0
 # Without address randomization, which valgrind turns off, everything lies where it lay in the last run. What is made
 # before the imports moves what they make: strings of the sizes that names have, and types, which Python numbers.
 IN_THE_WAY = [f"{number:0{size}}" for size in range(1, 48) for number in range(SEED * 7)]

@@ -4,7 +4,8 @@ Each contestant runs twice, with few sessions and with many; the difference is t
 imports and connections. Cachegrind counts like callgrind, and does not lose its way where greenlets change stacks.
 
 Where Python's names and types lie in memory decides which of them share a place in its caches, so that the very same
-session takes two per cent more or fewer in another process. Each count is the mean of several hash seeds.
+session takes two per cent more or fewer in another process. So each count is the mean of several processes, in which
+they lie elsewhere.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from benchmarks.tables import Table
 
 VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
 COLUMNS = ("thousands", "to", "added", "x limit")
-SEEDS = range(4)
+SEEDS = range(1, 5)
 _COUNTED = re.compile(r"I\s+refs: *([\d,]+)")
 
 
@@ -44,7 +45,7 @@ async def script(servers: Servers, prefix: tuple[str, ...], name: str, count: in
     """Run the script; what it wrote to standard error."""
     process = await asyncio.create_subprocess_exec(
         *prefix,
-        *(sys.executable, "-m", "benchmarks.counted", name, str(count)),
+        *(sys.executable, "-m", "benchmarks.counted", name, str(count), str(seed)),
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": str(seed)},
         stdin=subprocess.PIPE,
@@ -63,11 +64,11 @@ async def script(servers: Servers, prefix: tuple[str, ...], name: str, count: in
 
 
 async def instructions(servers: Servers, name: str, few: int, many: int, places: asyncio.Semaphore) -> list[float]:
-    """Instructions of one session, with each hash seed."""
+    """Instructions of one session, in a process for each seed."""
 
     async def counted(count: int, seed: int) -> int:
         async with places:
-            progress(f"instructions: {name}, {count} sessions, hash seed {seed}")
+            progress(f"instructions: {name}, {count} sessions, seed {seed}")
             found = _COUNTED.search(await script(servers, VALGRIND, name, count, seed))
             assert found is not None, "valgrind said nothing"
             return int(found[1].replace(",", ""))
@@ -102,7 +103,7 @@ async def run(quick: bool) -> list[Table]:
         for name, limit in pairs.items()
     }
     notes = (
-        f"thousands: the mean of {len(SEEDS)} processes with hash seeds of their own; to: the greatest.",
+        f"thousands: the mean of {len(SEEDS)} processes, whose names lie elsewhere in memory; to: the greatest.",
         "added, x limit: to the session, the Core connection, the raw connection it stands on.",
     )
     return [Table("instructions", title, COLUMNS, rows, notes, ("thousands",))]

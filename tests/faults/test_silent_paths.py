@@ -72,9 +72,7 @@ async def test_a_read_on_a_forgotten_connection_runs_on_another_one(
 
 
 @pytest.mark.parametrize("role", ["reading", "writing"])
-async def test_a_quiet_connection_that_was_forgotten_is_closed_before_its_next_use(
-    cluster: Cluster, role: str
-) -> None:
+async def test_a_quiet_connection_that_was_forgotten_is_closed_before_its_next_use(cluster: Cluster, role: str) -> None:
     """Three questions without an answer; then the pool opens another one, for writes as well."""
     async with on_one_replica(cluster) as db:
         driver = await pooled(db, role)
@@ -131,8 +129,9 @@ def test_what_the_application_has_set_stays() -> None:
 
 
 def test_sockets_of_other_kinds_are_left_alone() -> None:
-    """A Unix socket, and a transport without a socket."""
+    """A Unix socket, one that is closed already, and a transport without a socket."""
     with socket.socket(socket.AF_UNIX) as link:
         keep_alive(Handed(link), 5.0, reads=True)
         assert link.fileno() >= 0
+    keep_alive(Handed(link), 5.0, reads=True)
     keep_alive(Handed(None), 5.0, reads=True)

@@ -25,7 +25,7 @@ def silent(driver: Any) -> Iterator[None]:
     """Drop every packet of this connection, both ways."""
     transport = transport_of(driver)
     here, there = (str(transport.get_extra_info(name)[1]) for name in ("sockname", "peername"))
-    rules = [
+    rules: list[tuple[str, ...]] = [
         ("INPUT", "-i", "lo", "-p", "tcp", "--sport", one, "--dport", other, "-j", "DROP")
         for one, other in ((here, there), (there, here))
     ]

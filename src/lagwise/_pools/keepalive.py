@@ -35,7 +35,7 @@ def keep_alive(driver: Any, seconds: float, *, reads: bool) -> None:
     used = transport_of(driver).get_extra_info("socket")
     if used is None:
         return
-    with suppress(OSError):  # a Unix socket
+    with suppress(OSError, ValueError):  # a Unix socket; one that is closed already
         # Event loops hand out sockets of their own kinds, not all of which take options.
         link = socket.socket(fileno=used.fileno())
         try:
