@@ -14,7 +14,7 @@ from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.nodes import Nodes
 from lagwise._pools.engine import RoutedEngine
 from lagwise._pools.joined import Joined
-from lagwise._sessions.lease import Lease
+from lagwise._sessions.lease import ROUTE, Lease
 from lagwise._sessions.maker import RoutingSessionMaker
 
 
@@ -36,12 +36,14 @@ class JoinedLease(Lease):
 
     async def place(self) -> RoutedEngine:
         """The engine of the one connection: on the primary, as with no replicas."""
-        if self.engine is not None:
-            return self.engine
-        joined, intent = self._joined, self.intent
-        reason = Reason.WRITE if intent.write else intent.strong or Reason.NO_REPLICAS
-        chosen = Route(joined.pools.name, reason)
-        return self.stay(chosen, joined.writes if intent.write else joined.reads, self._client)
+        if self.engine is None:
+            joined, intent = self._joined, self.intent
+            reason = Reason.WRITE if intent.write else intent.strong or Reason.NO_REPLICAS
+            self.route = self._info[ROUTE] = Route(joined.pools.name, reason)
+            self.engine = joined.writes if intent.write else joined.reads
+            if self._client is not None:
+                self._client.routes.append(self.route)
+        return self.engine
 
     def leave_failed_node(self, error: Exception) -> bool:
         """No: there is no other connection."""

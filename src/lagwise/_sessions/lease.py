@@ -72,11 +72,8 @@ class Lease:
         if chosen is None:
             chosen = await self._choose()
         pools = self.nodes.pools[chosen.node]  # type: ignore[index]
-        return self.stay(chosen, pools.writes if self.intent.write else pools.reads, seen)
-
-    def stay(self, chosen: Route, engine: RoutedEngine, seen: Causality | None) -> RoutedEngine:
-        """Stay at this node; the session and its client are told why it is there."""
-        self.route, self.engine = chosen, engine
+        self.route = chosen
+        self.engine = engine = pools.writes if self.intent.write else pools.reads
         self._info[ROUTE] = chosen
         if seen is not None:
             seen.routes.append(chosen)
