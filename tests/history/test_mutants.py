@@ -51,13 +51,14 @@ async def test_write_position_under_asynchronous_commit(
     try:
         async with routed(cluster) as db:
             await ann.write(db, key)  # wakes the WAL writer, should it be in its deep sleep
-            for _ in range(5):  # until the log of her commit was still unwritten when its position was asked for
+            for _ in range(10):  # until the log of her commit was still unwritten when its position was asked for
                 await resume(cluster)
                 await paused_at_the_primarys_position(cluster, db)
                 await ann.write(db, key)
                 unwritten = await cluster.primary.fetchval("SELECT pg_current_wal_lsn() < pg_current_wal_insert_lsn()")
                 await ann.read(db, key)
-                if unwritten:
+                # What is unwritten now may be log of the server's own, which came after her commit was written.
+                if unwritten and (convicted(ann.recorder) or not bad):
                     break
     finally:
         await cluster.primary.execute("ALTER SYSTEM RESET ALL")
