@@ -90,13 +90,13 @@ async def run(quick: bool) -> list[Table]:
     async with prepared() as (_, servers):
         await script(servers, (), BARE, 1)  # everything is compiled
         places = asyncio.Semaphore(os.cpu_count() or 1)
-        counts = await asyncio.gather(*(instructions(servers, name, few, many, places) for name in pairs))
-    found = {name: mean(each) for name, each in zip(pairs, counts, strict=True)}
-    most = {name: max(each) for name, each in zip(pairs, counts, strict=True)}
+        counted = await asyncio.gather(*(instructions(servers, name, few, many, places) for name in pairs))
+    counts = dict(zip(pairs, counted, strict=True))
+    found = {name: mean(each) for name, each in counts.items()}
     rows = {
         name: {
             "thousands": found[name] / 1000,
-            "to": most[name] / 1000,
+            "to": max(counts[name]) / 1000,
             "added": (found[name] - found[limit]) / 1000,
             "x limit": found[name] / found[limit],
         }

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from lagwise._pools.keepalive import keep_alive
 from lagwise.testing import Cluster, wait_until
 from tests.kit.paths import silent
 from tests.kit.routers import in_rotation
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the options and packet filters are those of Linux")
 
 SECONDS = 2.0
 
@@ -44,18 +47,13 @@ async def pooled(db: Router, role: str) -> Any:
     return driver
 
 
-def forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The naive version: the kernel's own defaults."""
-    monkeypatch.setattr(setup, "keep_alive", lambda *_, **__: None)
-
-
 @pytest.mark.parametrize("kept", [True, False], ids=["kept alive", "naive"])
 async def test_a_read_on_a_forgotten_connection_runs_on_another_one(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
     """Its packets are dropped from before it begins. Without the kernel's help it waits for a quarter of an hour."""
     if not kept:
-        forget(monkeypatch)
+        monkeypatch.setattr(setup, "keep_alive", lambda *_, **__: None)  # the kernel's own defaults
     # A busy machine, on which the replica answers no probe for a while, must not end the naive wait.
     async with on_one_replica(cluster, SECONDS if kept else 60) as db:
         with silent(await pooled(db, "reading")):

@@ -102,7 +102,7 @@ class Tally:
             route = event.route
             self.routed(route, event.write)
             if route.fell_back:
-                self.fall_backs[str(route.reason),] += 1
+                self.fall_backs[route.reason,] += 1
             if event.waited:
                 self.waits["replica" if route.on_replica else "primary",] += 1
                 self.waited.add(event.waited)

@@ -8,7 +8,7 @@ from typing import Any
 from lagwise._pools.internals import transport_of
 
 _QUESTIONS = 3
-_LONGEST = 32_767  # seconds, and questions: what Linux takes
+_LONGEST = 32_767  # seconds: Linux takes no more
 
 
 def keep_alive(driver: Any, seconds: float, *, reads: bool) -> None:

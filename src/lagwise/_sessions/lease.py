@@ -38,6 +38,7 @@ class Lease:
         self.seen = seen
         self._ledger = ledger
         self._info = info
+        # Each read asks for these several times, and Python finds what an object has of its own five times as fast.
         self.route: Route | None = None
         """Where the session is, and why; None while no node is chosen."""
         self.engine: RoutedEngine | None = None
