@@ -16,6 +16,7 @@ from lagwise._decide.view import View
 from lagwise._nodes.catching_up import caught_up
 from lagwise._nodes.explaining import explained
 from lagwise._nodes.ledger import Ledger
+from lagwise._nodes.monitor import Monitor
 from lagwise._nodes.offloading import OffloadingNodes
 from lagwise._nodes.watchers import Watchers
 from lagwise._pools.pooling import Mode, pooling_of
@@ -160,16 +161,13 @@ class Router:
     async def caught_up(self, token: CausalToken | str | None = None, timeout: float = 30.0) -> CausalToken:  # noqa: ASYNC109
         """Wait until every replica in rotation has what the primary has now, or what `token` stands for.
 
-        Replicas that lag are waited for, too: they come back by themselves. Those that are drained, cannot be reached
-        or follow another primary are not. Without replicas this returns at once.
+        Returns what every replica in rotation has by then. Without replicas that is nothing, at once. Replicas that lag
+        are waited for, too; those that are drained, cannot be reached or follow another primary are not.
 
         Args:
             token: a `CausalToken` or its text (signed or not; text from outside must be verified first). A doubt in it,
                 or a timeline that is over, means what the primary has now.
             timeout: seconds.
-
-        Returns:
-            What every replica in rotation has by now; empty without replicas.
 
         Raises:
             NotCaughtUp: the time is over. The message names who is behind, and by how much; it is a `TimeoutError`.
@@ -177,7 +175,7 @@ class Router:
             InvalidToken: the text is not a token.
             ValueError: `timeout` is not a number of seconds.
         """
-        monitor = self._nodes.monitor
+        monitor = self._monitor
         self._nodes.home.require()
         return await caught_up(monitor, self.policy, token, timeout)
 
@@ -226,7 +224,7 @@ class Router:
     @property
     def blind(self) -> bool:
         """Whether the monitor has ended while the Router is open: readings are no longer taken. Raises `NotOpen`."""
-        return self._nodes.monitor.ended
+        return self._monitor.ended
 
     @property
     def fallen_back(self) -> int:
@@ -242,7 +240,11 @@ class Router:
         """Raise `NotOpen` unless the Router runs."""
         self._nodes.require_open()
 
+    @property
+    def _monitor(self) -> Monitor:
+        return self._nodes.monitor
+
     def __repr__(self) -> str:
         if not self._nodes.is_open:
             return f"<Router closed, nodes {', '.join(self.pools)}>"
-        return f"<Router {self._nodes.monitor.scenario}>"
+        return f"<Router {self._monitor.scenario}>"
