@@ -3,8 +3,8 @@
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 
+from lagwise._client import known
 from lagwise._client.brought import Brought, Reader
 from lagwise._client.causality import Causality
 from lagwise._client.cookies import NAME, Given, Jar
@@ -24,11 +24,11 @@ _ROUTE_HEADER = b"lagwise-route"
 # lives long enough for a Router whose window is longer than that of the one that wrote.
 _AT_LEAST = 3600  # seconds
 _WINDOWS = 10
-# The most slots that one client gets for requests that arrive at one process within ten seconds: a client that brought
-# a token, and one that did not.
-_SLOTS, _SLOTS_OF_STRANGERS = 8, 32
-# Seconds by which the doubt in a crowd cookie is ahead of the clock: answers that arrive in the wrong order are no
-# further apart. Other answers reuse the doubt during the first half of that time.
+# The most slots that one client gets for requests that arrive within ten seconds: from all processes together, and from
+# one, if it brought a token.
+_SLOTS_OF_ALL, _SLOTS = 32, 8
+# Seconds by which a crowd cookie is ahead of the clock: answers that arrive in the wrong order are no further apart.
+# Other answers reuse that moment during the first half of this time.
 _AHEAD = 60
 # The headers that distinguish clients that brought no token.
 _TELLING = frozenset({b"user-agent", b"cookie", b"authorization", b"x-forwarded-for", b"forwarded", b"x-real-ip"})
@@ -181,14 +181,14 @@ class CausalityMiddleware:
     ) -> list[str]:
         # A second more: clients may count in whole seconds (Python's cookie jar does), and none must end early.
         age = max(_AT_LEAST, math.ceil(_WINDOWS * seen.window)) + 1
-        crowded, now = brought.crowded, time.time()
+        crowded, now = token.crowded_at, time.time()
         if crowded <= now + _AHEAD / 2:
-            client, most = (brought.client, _SLOTS) if brought.names else (_stranger(scope), _SLOTS_OF_STRANGERS)
+            share = max(1, _SLOTS_OF_ALL // max(known.processes.values(), default=1))
+            client, most = (brought.client, min(share, _SLOTS)) if brought.names else (_stranger(scope), share)
             if brought.slots <= _SLOTS and self._given.another(client, most, arrived):
                 return self._jar.set(text, brought.names, age)
             crowded = math.ceil(now) + _AHEAD
-        in_doubt = CausalToken.of([replace(p, in_doubt_at=max(p.in_doubt_at, crowded)) for p in token])
-        return self._jar.set_in_crowd(self._seal.sealed(in_doubt), brought.names, age)
+        return self._jar.set_in_crowd(self._seal.sealed(token.crowded(crowded)), brought.names, age)
 
 
 def _covered(principals: Principals, seen: Causality, send: Send) -> Send:

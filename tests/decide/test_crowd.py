@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from lagwise import LSN, Causality, CausalToken
+from lagwise._client import known
 from lagwise._client.brought import Reader
 from lagwise._client.cookies import Given, Jar
 from lagwise._client.http import Message, Receive, Scope, Send
@@ -59,15 +60,32 @@ class Workers:
         """Whether this browser's next read is sure to see a write at this position."""
         token = self.reader.read([(b"cookie", browser.header().encode())]).token or CausalToken()
         floor = token.floor(7)
-        return floor is not None and (floor.lsn >= lsn or floor.in_doubt(WINDOW, time.time() + WINDOW))
+        return floor is not None and (floor.lsn >= lsn or token.in_crowd(WINDOW, time.time() + WINDOW))
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other process is known."""
+    monkeypatch.setattr(known, "processes", {})
+
+
+@pytest.fixture
+def of_many(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes known that so many processes answer."""
+
+    def make_known(processes: int) -> None:
+        monkeypatch.setitem(known.processes, "primary", processes)
+
+    return make_known
 
 
 @pytest.mark.parametrize("seed", range(24))
-async def test_answers_in_any_order_lose_no_write(seed: int) -> None:
+async def test_answers_in_any_order_lose_no_write(seed: int, of_many: Callable[[int], None]) -> None:
     """After each answer that arrives, all that have arrived are seen; and what the browser sends fits into 8 KB."""
     draw = random.Random(seed)
-    house, browser = Workers(workers := draw.randint(1, 8)), Browser(cookies={})
-    if known := bool(seed % 2):
+    house, browser = Workers(workers := draw.randint(1, 16)), Browser(cookies={})
+    of_many(workers)
+    if seed % 2:
         browser.store(await house.write(0, browser.header()))
     for _ in range(3):
         header, burst = browser.header(), draw.choice([2, 3, 8, 9, 60, 200])
@@ -79,11 +97,42 @@ async def test_answers_in_any_order_lose_no_write(seed: int) -> None:
             browser.store(cookies)
             arrived = max(arrived, lsn)
             assert house.sees(browser, arrived)
-        # A browser that brought no token yet is not told from others behind its address: docs/fastapi.md.
-        assert len(browser.header()) < 8000 or (not known and workers > 2)
+        assert len(browser.header()) < 8000
     for _ in range(12):
         browser.store(await house.write(0, browser.header()))
     assert len(browser.cookies) <= 4
+
+
+@pytest.mark.parametrize("wrote", [False, True], ids=["a new client", "one that wrote before"])
+@pytest.mark.parametrize("at_once", [6, 30, 100, 200])
+@pytest.mark.parametrize("workers", [1, 2, 8, 32])
+async def test_requests_that_leave_while_answers_arrive(
+    workers: int, at_once: int, wrote: bool, of_many: Callable[[int], None]
+) -> None:
+    """Each brings other cookies than the one before; yet the header leaves 2 KB of 8 to the application's own."""
+    of_many(workers)
+    assert await longest_header(workers, at_once, wrote) < 6000
+
+
+async def test_each_process_for_itself_gives_too_many() -> None:
+    """The naive bound: as many from each process as one alone may give."""
+    assert await longest_header(8, 200, False) > 16_000
+
+
+async def longest_header(workers: int, at_once: int, wrote: bool) -> int:
+    """The most that a browser sends, which writes two hundred times and waits for so many answers at once."""
+    draw, house, browser = random.Random(workers + at_once), Workers(workers), Browser(cookies={})
+    if wrote:
+        browser.store(await house.write(0, ""))
+    left, under_way, longest = 200, list[list[str]](), 0
+    while left or under_way:
+        while left and len(under_way) < at_once:
+            under_way.append(await house.write(draw.randrange(workers), browser.header()))
+            left -= 1
+        for _ in range(draw.randint(1, max(1, len(under_way) // 3))):
+            browser.store(under_way.pop(draw.randrange(len(under_way))))
+        longest = max(longest, len(browser.header()))
+    return longest
 
 
 async def test_one_slot_for_all_loses_a_write() -> None:
@@ -103,7 +152,7 @@ async def test_one_slot_for_all_loses_a_write() -> None:
 
 
 async def test_one_at_a_time_never_meets_the_crowd() -> None:
-    """A client that waits for its answers has two cookies, and no doubt."""
+    """A client that waits for its answers has two cookies, and an exact position."""
     house, browser = Workers(1), Browser(cookies={})
     for _ in range(40):
         browser.store(await house.write(0, browser.header()))

@@ -174,3 +174,12 @@ def test_what_a_token_says(position: Position, words: str) -> None:
     found = explain(view, Policy(), Demand(), 10.0, token=CausalToken.of([position]), wall=103.0)
     assert words in str(found.token[0])
     assert (found.token[0].position, found.token[0].ours) == (position, position.system in {0, SYSTEM})
+
+
+@pytest.mark.parametrize(("until", "words"), [(100, True), (1, False)])
+def test_one_of_many_answers_says_so(until: int, words: bool) -> None:
+    """While commits that are not in the token may bind the client, and not afterwards."""
+    view = after([primary(0x2000, 10.0), replica("replica-1", 0x2000, 10.0)])
+    token = CausalToken.of([Position(system=SYSTEM, timeline=1, lsn=LSN(1), issued_at=100)]).crowded(until)
+    found = explain(view, Policy(), Demand(), 10.0, token=token, wall=103.0)
+    assert ("a read must see all that is committed when it begins" in str(found.token[0])) is words

@@ -41,7 +41,7 @@ ANSWERS = {"`db.view`": View, "A node of `db.view`": Node, "`db.pools[name]`": P
 # Without an underscore because other modules of lagwise call them; no application needs them.
 INNER = {
     "LSN": {"normalised"},
-    "CausalToken": {"of", "including", "position", "floor"},
+    "CausalToken": {"of", "including", "position", "floor", "crowded", "in_crowd"},
     "Causality": {
         *("changes", "refused", "request", "serve", "prepare_answer", "writing", "under_way"),
         *("begin", "saw", "learn", "doubt", "carriers"),

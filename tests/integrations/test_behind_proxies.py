@@ -15,8 +15,9 @@ import pytest
 from lagwise.testing import Cluster, wait_until
 from tests.kit.balancing import free_port
 from tests.kit.http import items
+from tests.kit.numbers import enough
 from tests.kit.routers import steady
-from tests.kit.serving import served
+from tests.kit.serving import served, workers
 
 NGINX = """
 daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
@@ -92,3 +93,23 @@ async def test_two_hundred_writes_at_once(cluster: Cluster, tmp_path: Path, kind
             assert statuses == {200: 210}
             assert read.json() == 204 + known
             assert len(browser.cookies) <= 40
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["a new client", "one that wrote before"])
+@pytest.mark.parametrize("kind", PROXIES)
+async def test_several_processes_answer(cluster: Cluster, tmp_path: Path, kind: str, known: bool) -> None:
+    """They share what one client may get, and do not know of each other's answers."""
+    async with (
+        workers(cluster, count := enough(4, 8)) as url,
+        behind(kind, int(url.rpartition(":")[2]), tmp_path) as front,
+    ):
+        limits = httpx.Limits(max_connections=200)
+        async with httpx.AsyncClient(base_url=front, timeout=30, limits=limits, verify=False) as browser:
+            if known:
+                await browser.post("/items/first")
+            answers = await asyncio.gather(*(browser.post("/items/one") for _ in range(200)))
+            assert Counter(answer.status_code for answer in answers) == {200: 200}
+            assert len({answer.json()["pid"] for answer in answers}) == count
+            last = (await browser.post("/items/last")).json()
+            assert (await browser.get(f"/items/{last['id']}")).status_code == 200
+            assert len("; ".join(f"{name}={value}" for name, value in browser.cookies.items())) < 6000

@@ -16,4 +16,5 @@ def stands_at(lsn: int) -> dict[str, Any]:
         "started": None,
         "port": 0,
         "database": 0,
+        "processes": 0,
     }

@@ -1,15 +1,17 @@
 """An application behind a real server, and a client of it."""
 
 import asyncio
+import os
 import socket
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
 import uvicorn
 
-from lagwise.testing import wait_until
+from lagwise.testing import Cluster, wait_until
 
 
 @asynccontextmanager
@@ -27,6 +29,34 @@ async def served(app: Any) -> AsyncIterator[str]:
         finally:
             server.should_exit = True
             await task
+
+
+@asynccontextmanager
+async def workers(cluster: Cluster, count: int) -> AsyncIterator[str]:
+    """The routed application in so many processes behind one port; its base URL, when two of them answer."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {"PRIMARY": cluster.primary.direct_url, "REPLICAS": ",".join(n.direct_url for n in cluster.replicas)}
+    command = "-m uvicorn tests.kit.application:from_environment --factory --log-level warning"
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, *command.split(), "--workers", str(count), "--port", str(port),
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    url, seen = f"http://127.0.0.1:{port}", set[int]()
+
+    async def several_answer() -> bool:
+        with suppress(httpx.TransportError):
+            async with client(url) as http:
+                seen.add((await http.get("/process")).json())
+        return len(seen) > 1
+
+    try:
+        await wait_until(several_answer, timeout=30, what="several workers")
+        yield url
+    finally:
+        server.terminate()
+        await server.wait()
 
 
 @asynccontextmanager

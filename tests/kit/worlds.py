@@ -29,7 +29,8 @@ def positions(system: st.SearchStrategy[int] = systems) -> st.SearchStrategy[Pos
 def tokens(most: int = 5) -> st.SearchStrategy[CausalToken]:
     """Tokens of at most `most` databases out of five, so that merges meet the same ones."""
     few = st.sampled_from([0, 1, 2, (1 << 63), (1 << 64) - 1])
-    return st.lists(positions(few), max_size=most).map(CausalToken.of)
+    seen = st.lists(positions(few), max_size=most).map(CausalToken.of)
+    return st.builds(lambda token, at: token.crowded(at) if token else token, seen, st.just(0) | epochs)
 
 
 def primary(lsn: int, at: float = 0.0, *, name: str = "primary", timeline: int = 1, system: int = SYSTEM) -> Node:

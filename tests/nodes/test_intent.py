@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from lagwise import LSN, Causality, CausalToken, Policy, Reason, Route
-from lagwise._client.causality import known_systems
+from lagwise._client import known
 from lagwise._decide.route import Demand, route
 from lagwise._decide.token import Position
 from lagwise._decide.view import View
@@ -31,12 +31,12 @@ INTENTS = {
 @pytest.fixture(autouse=True)
 def met() -> Iterator[None]:
     """A process that has met this cluster and no other."""
-    before = set(known_systems)
-    known_systems.clear()
-    known_systems.add(SYSTEM)
+    before = set(known.systems)
+    known.systems.clear()
+    known.systems.add(SYSTEM)
     yield
-    known_systems.clear()
-    known_systems.update(before)
+    known.systems.clear()
+    known.systems.update(before)
 
 
 def asked(*positions: Position, intent: Intent = READ, view: View = VIEW) -> Demand:
@@ -106,7 +106,7 @@ def test_a_strangers_position_or_doubt_sticks_until_its_window_ends(kind: str) -
     assert asked(fresh).sticky
     assert asked(here(), fresh).sticky
     assert not asked(stranger).sticky
-    known_systems.add(ELSEWHERE)
+    known.systems.add(ELSEWHERE)
     assert not asked(fresh).sticky
 
 
@@ -133,4 +133,4 @@ def test_a_cluster_that_is_not_confirmed_is_not_registered() -> None:
     """A node that alone answers does not make its cluster known: tokens of it still mean the primary."""
     alone = after([unreachable("primary"), unreachable("replica-1"), primary(40, name="replica-2", system=ELSEWHERE)])
     register_cluster(VIEW, alone)
-    assert ELSEWHERE not in known_systems
+    assert ELSEWHERE not in known.systems

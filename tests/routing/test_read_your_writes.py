@@ -1,21 +1,16 @@
 """The promise: a client that wrote never misses its own write, and replicas still do the reading."""
 
 import asyncio
-import os
-import socket
-import sys
 from collections import Counter
-from contextlib import suppress
 
-import httpx
 from sqlalchemy import select
 
 from lagwise import Causality, Policy, Router
-from lagwise.testing import Cluster, wait_until
+from lagwise.testing import Cluster
 from tests.kit.application import Item, naive, routed
 from tests.kit.numbers import enough
 from tests.kit.routers import router
-from tests.kit.serving import client, served
+from tests.kit.serving import client, served, workers
 
 CLIENTS, PAIRS, WORKERS = 20, enough(10, 50), enough(2, 4)
 
@@ -66,31 +61,8 @@ async def test_the_token_crosses_processes(cluster: Cluster) -> None:
     """Worker processes behind one port, replay paused: 0 stale."""
     for replica in cluster.replicas:
         await cluster.pause_replay(replica)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {"PRIMARY": cluster.primary.direct_url, "REPLICAS": ",".join(n.direct_url for n in cluster.replicas)}
-    command = "-m uvicorn tests.kit.application:from_environment --factory --log-level warning"
-    server = await asyncio.create_subprocess_exec(
-        sys.executable, *command.split(), "--workers", str(WORKERS), "--port", str(port),
-        env={**os.environ, **environment},
-    )  # fmt: skip
-    try:
-        url = f"http://127.0.0.1:{port}"
-
-        seen = set[int]()
-
-        async def several_answer() -> bool:
-            with suppress(httpx.TransportError):
-                async with client(url) as http:
-                    seen.add((await http.get("/process")).json())
-            return len(seen) > 1
-
-        await wait_until(several_answer, timeout=30, what="several workers")
+    async with workers(cluster, WORKERS) as url:
         tally = await drive(url, pairs=PAIRS // 2, keep_alive=False)
-    finally:
-        server.terminate()
-        await server.wait()
     assert (tally["pairs"], tally["stale"], tally["failed"]) == (CLIENTS * PAIRS // 2, 0, 0)
     assert tally["crossed"] > 0, "every read met the process that wrote: nothing was crossed"
 

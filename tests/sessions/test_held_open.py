@@ -141,7 +141,7 @@ def test_a_write_refused_for_a_later_timeline_says_so() -> None:
 
 async def test_one_cookie_for_two_windows_lives_as_long_as_the_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two open Routers, windows of 600 and 5 seconds: a write to one does not shorten the other's token."""
-    monkeypatch.setattr("lagwise._client.causality.known_windows", [600.0, 5.0])
+    monkeypatch.setattr("lagwise._client.known.windows", [600.0, 5.0])
 
     def answering(window: float, system: int) -> ASGIApp:
         async def app(_scope: Scope, _receive: Receive, send: Send) -> None:

@@ -31,7 +31,6 @@ class Brought:
         token: everything that was verified, merged; None for nothing.
         names: the cookies that `token` covers.
         slots: how many of them are slots.
-        crowded: until when the crowd cookie holds a doubt, seconds since the epoch; 0 for none.
         client: a number for the tokens brought: requests that were sent together share it.
         untold: that a token was brought, and why texts that look like tokens are none, each reason once.
     """
@@ -39,7 +38,6 @@ class Brought:
     token: CausalToken | None = None
     names: tuple[str, ...] = ()
     slots: int = 0
-    crowded: int = 0
     client: int = 0
     untold: tuple[Event, ...] = ()
 
@@ -94,12 +92,10 @@ class Reader:
         untold = tuple(TokenIgnored(why=why) for why in ignored)
         if not any(tokens.values()):
             return Brought(untold=untold) if untold else NOTHING
-        crowd = [tokens[text] for name, text in cookies if name == self._jar.crowd]
         return Brought(
             token=merged(token for token in tokens.values() if token),
             names=names,
             slots=len({*names} - {self._jar.name, self._jar.crowd}),
-            crowded=max((position.in_doubt_at for token in crowd for position in token), default=0),
             client=hash((*tokens,)),
             untold=(TokenBrought(), *untold),
         )

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar, Token
 
+from lagwise._client import known
 from lagwise._client.doubts import doubt
 from lagwise._client.leaving import leave
 from lagwise._client.request import Request
@@ -14,11 +15,6 @@ from lagwise.errors import RoutingError
 _current: ContextVar["Causality | None"] = ContextVar("lagwise_causality", default=None)
 current = _current.get
 """The innermost causality of this task, or None."""
-# System identifiers of the clusters that Routers of this process know. A token may have positions of other clusters:
-# of another service's database, or of this one before it was moved.
-known_systems: set[int] = set()
-# The sticky windows of the open Routers of this process: one token, and one cookie, serves them all.
-known_windows: list[float] = []
 
 _NOTHING = CausalToken()
 # A causality may live as long as a WebSocket, and opens a session for every message.
@@ -74,7 +70,7 @@ class Causality:
     @property
     def window(self) -> float:
         """The longest sticky window that the token may serve, seconds: the client must keep it so long at least."""
-        return max(self._window, *known_windows, 0.0)
+        return max(self._window, *known.windows, 0.0)
 
     @property
     def grew(self) -> bool:

@@ -6,8 +6,8 @@ after the token itself, which no other token overwrites. A request brings all of
 counts. An answer removes the slots that it covers: those whose token was verified and merged into its own.
 
 A client that writes a hundred times at once would get a hundred slots, and no proxy passes so many. Beyond a few, an
-answer goes into one crowd cookie instead, which says only "read from the primary until then". Answers overwrite each
-other there, in any order, without harm: the doubt of each reaches a minute ahead, so that an older answer covers a
+answer goes into one crowd cookie instead, which says "until then see all that is committed when you read". Answers
+overwrite each other there, in any order, without harm: "then" is a minute ahead, so that an older answer covers a
 newer one as well, unless it arrives more than a minute after the newer. No answer removes the crowd cookie: another
 answer may have overwritten it since the request left. The cookie expires by its age.
 """
@@ -53,7 +53,7 @@ class Jar:
         return self._set(text, self.slot(text), covered, age)
 
     def set_in_crowd(self, text: str, covered: Iterable[str], age: int) -> list[str]:
-        """The same for a token that is in doubt for a minute to come, and so needs no slot of its own."""
+        """The same for a token that is crowded for a minute to come, and so needs no slot of its own."""
         return self._set(text, self.crowd, covered, age)
 
     def holds(self, name: str, text: str) -> bool:

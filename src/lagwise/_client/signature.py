@@ -12,7 +12,7 @@ from lagwise.errors import InvalidToken
 
 NOT_SIGNED = "not signed by a secret of this application"
 _SALT = b"lagwise.causal-token"
-_SHORTEST, _LONGEST = 80, 1024  # characters; a token of one database takes 83, one of sixteen 643
+_SHORTEST, _LONGEST = 80, 1024  # characters; a token of one database takes 83, one of sixteen 648
 _SIGNATURE = 43  # characters of 32 bytes in base64 without padding
 # Clients bring the same token until they write again: the latest few hundred are verified once, in less than 1 MB.
 _REMEMBERED = 256
@@ -39,7 +39,7 @@ class Seal:
         self._verified = lru_cache(_REMEMBERED)(self._verify)
 
     def sealed(self, token: CausalToken) -> str:
-        """The signed text; at most 120 characters for one or two databases."""
+        """The signed text; at most 126 characters for one or two databases."""
         text = str(token)
         return f"{text}.{_signature(self._keys[0], text)}"
 

@@ -145,7 +145,7 @@ def explain(
         error=error,
         waits=policy.catch_up if chosen.reason.may_improve else 0.0,
         nodes=tuple(_node(view, node, policy, demand, now, serves=node.name in serving) for node in view.nodes),
-        token=tuple(_position(view, policy, position, wall) for position in token),
+        token=tuple(_position(view, policy, position, token, wall) for position in token),
     )
 
 
@@ -203,7 +203,7 @@ def _behind(staleness: float | None) -> str:
     return f"{staleness:.3g} s behind at most" if staleness is not None else "and its staleness is not known"
 
 
-def _position(view: View, policy: Policy, position: Position, wall: float) -> PositionExplained:
+def _position(view: View, policy: Policy, position: Position, token: CausalToken, wall: float) -> PositionExplained:
     window = policy.sticky_window
     ours = position.system in {view.system, 0}
     in_doubt, expired = position.in_doubt(window, wall), position.expired(window, wall)
@@ -213,6 +213,8 @@ def _position(view: View, policy: Policy, position: Position, wall: float) -> Po
     parts.append(f"issued {age:.0f} s ago" if age >= 0 else f"issued {-age:.0f} s ahead of this clock")
     if position.in_doubt_at:
         parts.append("a commit is in doubt: the primary" if in_doubt else "a commit was in doubt, and is no more")
+    if token.in_crowd(window, wall):
+        parts.append("one of many answers at once: a read must see all that is committed when it begins")
     if ours and position.timeline:
         parts.append(_against(view, position))
     if expired:

@@ -49,6 +49,7 @@ class Reading:
         port: the one the server listens on, whatever proxy leads to it.
         database: the OID of the database that the URL leads to, the same on a primary and its replicas; 0 where that
             was not asked.
+        processes: how many processes watch this primary; 0 where that was not asked, or cannot be seen.
     """
 
     role: Role
@@ -60,6 +61,7 @@ class Reading:
     started: int = 0
     port: int = 0
     database: int = 0
+    processes: int = 0
 
     @property
     def server(self) -> tuple[int, int, int] | None:

@@ -12,7 +12,8 @@ from lagwise.errors import InvalidToken
 OTHER_VERSION = "not a causal token of this version of lagwise"
 _VERSION = 1
 _ENTRY = struct.Struct(">QIQII")  # system identifier, timeline, LSN, issued at, in doubt at
-_MOST = 16  # databases in one token: 16 make 599 characters, a seventh of the 4,096 that a cookie may have
+_CROWDED = struct.Struct(">I")
+_MOST = 16  # databases in one token: 16 make 604 characters, a seventh of the 4,096 that a cookie may have
 SKEW = 60.0
 
 
@@ -77,12 +78,18 @@ class CausalToken:
     Tokens form a lattice: `merge` takes the greater position of each cluster, in any order and any
     number of times. `str(token)` is opaque ASCII text, empty for an empty token.
 
+    Attributes:
+        positions: in the order of their clusters.
+        crowded_at: seconds since the epoch, whole: until then its client may have been told of commits that are not in
+            it, all of them over before its client asks again. 0 for never.
+
     >>> seen = CausalToken.of([Position(system=7, timeline=1, lsn=LSN(64), issued_at=1)])
     >>> CausalToken.parse(str(seen)) == seen
     True
     """
 
     positions: tuple[Position, ...] = ()
+    crowded_at: int = 0
 
     @classmethod
     def of(cls, positions: Iterable[Position]) -> "CausalToken":
@@ -103,12 +110,14 @@ class CausalToken:
         except (ValueError, binascii.Error):
             raise InvalidToken("not a causal token: it is not base64url text") from None
         entries, rest = divmod(len(raw) - 1, _ENTRY.size)
-        if not raw or raw[0] != _VERSION or rest or not 1 <= entries <= _MOST:
+        if not raw or raw[0] != _VERSION or rest not in {0, _CROWDED.size} or not 1 <= entries <= _MOST:
             raise InvalidToken(OTHER_VERSION)
-        return cls.of(
+        end = len(raw) - rest
+        token = cls.of(
             Position(system=system, timeline=timeline, lsn=LSN(lsn), issued_at=issued, in_doubt_at=doubt)
-            for system, timeline, lsn, issued, doubt in _ENTRY.iter_unpack(raw[1:])
+            for system, timeline, lsn, issued, doubt in _ENTRY.iter_unpack(raw[1:end])
         )
+        return token.crowded(*_CROWDED.unpack(raw[end:])) if rest else token
 
     def including(self, positions: Iterable[Position]) -> "CausalToken":
         """This token, grown to cover these positions; the least recent clusters go when there are too many."""
@@ -119,7 +128,7 @@ class CausalToken:
             known = seen.get(position.system)
             seen[position.system] = position if known is None else known.merge(position)
         if len(seen) == 1:
-            return CausalToken((*seen.values(),))
+            return CausalToken((*seen.values(),), self.crowded_at)
         newest = sorted(seen.values(), key=lambda p: (-max(p.issued_at, p.in_doubt_at), p.system))
         kept, dropped = newest[:_MOST], newest[_MOST:]
         if dropped:
@@ -128,11 +137,19 @@ class CausalToken:
             unnamed = next((p for p in kept if p.system == 0), Position(system=0))
             rest = [p for p in kept if p.system != 0][: _MOST - 1]
             kept = [*rest, unnamed.merge(Position(system=0, in_doubt_at=doubt))]
-        return CausalToken(tuple(sorted(kept, key=lambda position: position.system)))
+        return CausalToken(tuple(sorted(kept, key=lambda position: position.system)), self.crowded_at)
+
+    def crowded(self, until: int) -> "CausalToken":
+        """This token, whose client may have been told of more until then: seconds since the epoch."""
+        return self if until <= self.crowded_at else CausalToken(self.positions, until)
+
+    def in_crowd(self, window: float, now: float) -> bool:
+        """Whether commits that are not in it may still be inside the sticky window (seconds); as for a doubt."""
+        return self.crowded_at > 0 and now <= self.crowded_at + window + SKEW
 
     def merge(self, other: "CausalToken") -> "CausalToken":
         """The least token that covers both."""
-        return self.including(other.positions)
+        return self.including(other.positions).crowded(other.crowded_at)
 
     def position(self, system: int) -> Position | None:
         """What was seen of this cluster, or nothing."""
@@ -157,10 +174,14 @@ class CausalToken:
         if not self.positions:
             return ""
         entries = (_ENTRY.pack(p.system, p.timeline, p.lsn, p.issued_at, p.in_doubt_at) for p in self.positions)
-        return base64.urlsafe_b64encode(bytes([_VERSION]) + b"".join(entries)).rstrip(b"=").decode()
+        rest = _CROWDED.pack(self.crowded_at) if self.crowded_at else b""
+        return base64.urlsafe_b64encode(bytes([_VERSION]) + b"".join(entries) + rest).rstrip(b"=").decode()
 
 
 def merged(tokens: Iterable[CausalToken]) -> CausalToken:
     """The least token that covers all of these."""
     tokens = tuple(tokens)
-    return tokens[0] if len(tokens) == 1 else CausalToken.of(position for token in tokens for position in token)
+    if len(tokens) == 1:
+        return tokens[0]
+    crowded_at = max((token.crowded_at for token in tokens), default=0)
+    return CausalToken.of(position for token in tokens for position in token).crowded(crowded_at)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
-from lagwise._client.causality import Causality, known_systems
+from lagwise._client import known
+from lagwise._client.causality import Causality
 from lagwise._decide.route import Demand, Reason
 from lagwise._decide.token import Position
 from lagwise._decide.view import View
@@ -20,9 +21,9 @@ def register_cluster(before: View, now: View) -> None:
     ends, and then nothing. Where another Router of this process uses it, that Router's next reading registers it again.
     """
     if now.system != before.system:
-        known_systems.discard(before.system)
+        known.systems.discard(before.system)
     if now.identity.sure:
-        known_systems.add(now.system)
+        known.systems.add(now.system)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +92,19 @@ class Intent:
         floor = token.floor(view.system) or Position(system=view.system)
         lost = False
         for position in token.positions:
-            if position.system not in known_systems:
+            if position.system not in known.systems:
                 lost = lost or position.in_doubt(window, now) or not position.expired(window, now)
+        staleness, sticky = self.max_staleness, lost or floor.in_doubt(window, now)
+        if token.crowded_at and token.in_crowd(window, now):
+            # Replicas that have everything serve, and the primary otherwise, also where a policy keeps others off it.
+            staleness, sticky = 0.0, sticky or not policy.fall_back or policy.fall_back_limit is not None
         return Demand(
             write=self.write,
             strong=self.strong,
             timeline=floor.timeline,
             floor=floor.lsn,
             expired=floor.expired(window, now),
-            sticky=lost or floor.in_doubt(window, now),
-            doubted=floor.in_doubt_at > 0,
-            max_staleness=self.max_staleness,
+            sticky=sticky,
+            doubted=floor.in_doubt_at > 0 or token.crowded_at > 0,
+            max_staleness=staleness,
         )

@@ -9,7 +9,8 @@ from weakref import WeakSet
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from lagwise._client.causality import Causality, known_windows
+from lagwise._client import known
+from lagwise._client.causality import Causality
 from lagwise._decide.catalog import BUILT_IN, UNREAD, Catalog
 from lagwise._decide.events import Refused, Routed
 from lagwise._decide.identity import Terms
@@ -89,8 +90,8 @@ class Nodes:
                     connect_timeout=self.policy.connect_timeout,
                     abort_after=self.policy.abort_after,
                 )
-            known_windows.append(self.policy.sticky_window)
-            opening.callback(known_windows.remove, self.policy.sticky_window)
+            known.windows.append(self.policy.sticky_window)
+            opening.callback(known.windows.remove, self.policy.sticky_window)
             opening.push_async_callback(monitor.stop)
             await monitor.start()
             self.home.settle()
@@ -133,8 +134,7 @@ class Nodes:
     @property
     def default_engine(self) -> AsyncEngine:
         """The engine of the primary, or of the node configured as primary while there is none."""
-        primary = self._monitor.view.primary if self._monitor is not None else None
-        return self.pools[PRIMARY if primary is None else primary.name].writing
+        return self.pools[PRIMARY].writing if self._monitor is None else self.engine_to_show()
 
     def engine_to_show(self) -> AsyncEngine:
         """The default engine, for an application that asks a session for its dialect. Raises `NotOpen`."""

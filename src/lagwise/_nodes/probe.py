@@ -24,10 +24,13 @@ _REPLICA_TIMELINE = """
               FROM pg_catalog.pg_control_checkpoint() c, pg_catalog.pg_control_recovery() r))"""
 _PAGE = "pg_catalog.current_setting('wal_block_size')::pg_catalog.int4"
 _SEGMENT = "pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))"
+# How the monitor's questions begin. The text of the latest one tells its connections from others, and is shown to the
+# role that they connect as: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-ACTIVITY-VIEW
+_MARK = "/* lagwise: monitor */"
 # A transaction number is the cheapest request that makes a server flush its log, 0.2 s later (wal_writer_delay).
 # Reads on a primary write hint bits to the log, where checksums or wal_log_hints are on, and on an idle one
 # nothing flushes them for up to 15 s: its replicas would look that stale, although they miss nothing.
-FLUSH = "SELECT pg_catalog.txid_current()"
+FLUSH = f"{_MARK} SELECT pg_catalog.txid_current()"
 _READ = f"""
 SELECT in_recovery,
        (SELECT system_identifier FROM pg_catalog.pg_control_system()) AS system,
@@ -38,7 +41,8 @@ SELECT in_recovery,
        pg_catalog.pg_postmaster_start_time() AS started,
        pg_catalog.current_setting('port')::pg_catalog.int4 AS port,
        (SELECT oid FROM pg_catalog.pg_database
-        WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())::pg_catalog.int8 AS database
+        WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())::pg_catalog.int8 AS database,
+       0 AS processes
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery OFFSET 0) AS role
 """
 # A Router with no replicas does not ask about replay, nor which server and which database this is.
@@ -50,9 +54,19 @@ SELECT in_recovery,
        NULL::pg_catalog.pg_lsn AS flushed,
        {_PAGE} AS page, {_SEGMENT} AS segment,
        NULL::pg_catalog.timestamptz AS started,
-       0 AS port, 0 AS database
+       0 AS port, 0 AS database,
+       0 AS processes
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery OFFSET 0) AS role
 """
+_UNCOUNTED, _COUNTED = (
+    "0 AS processes",
+    f"""
+       CASE WHEN in_recovery THEN 0 ELSE
+           (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_activity(NULL::pg_catalog.int4) AS a
+            WHERE pg_catalog.starts_with(a.query, '{_MARK}') AND a.datid OPERATOR(pg_catalog.=)
+                  (SELECT oid FROM pg_catalog.pg_database
+                   WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) END AS processes""",
+)
 # Behind a pooler in transaction mode nothing can be set beforehand.
 _BEGIN, _END = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "ROLLBACK"
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -61,11 +75,19 @@ _NEVER = 1e6  # seconds
 
 
 async def ask(
-    driver: Any, *, alone: bool, patience: Patience, clock: Callable[[], float], framed: bool = False
+    driver: Any,
+    *,
+    alone: bool,
+    patience: Patience,
+    clock: Callable[[], float],
+    framed: bool = False,
+    monitor: bool = False,
+    count: bool = False,
 ) -> Reading:
     """Ask a server, over this asyncpg connection, for its identity and its position; `alone`: not for replay.
 
     `framed`: in a transaction of its own. The answer says which server has given it, and that is all that is believed.
+    `monitor`: the connection counts as a process's that watches this server; `count`: a primary tells how many do.
 
     When `patience` runs out the connection is terminated: a cancellation would wait for a server that may not
     answer. Raises `TimeoutError` then, else whatever the driver raises.
@@ -73,7 +95,10 @@ async def ask(
     at = clock()
     if framed:
         await answer(driver, driver.execute, _BEGIN, patience=patience)
-    row = await answer(driver, driver.fetchrow, _READ_ALONE if alone else _READ, patience=patience)
+    question = _READ_ALONE if alone else _READ
+    if count:
+        question = question.replace(_UNCOUNTED, _COUNTED)
+    row = await answer(driver, driver.fetchrow, _MARK + question if monitor else question, patience=patience)
     if framed:
         await answer(driver, driver.execute, _END, patience=patience)
     role = Role.REPLICA if row["in_recovery"] else Role.PRIMARY
@@ -88,6 +113,7 @@ async def ask(
         started=0 if started is None else (started - _EPOCH) // _MICROSECOND,
         port=row["port"],
         database=row["database"] or 0,
+        processes=row["processes"],
     )
 
 

@@ -4,12 +4,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from asyncpg import PostgresError  # type: ignore[import-untyped]
+from asyncpg import InsufficientPrivilegeError, PostgresError  # type: ignore[import-untyped]
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise._decide.lsn import LSN
 from lagwise._decide.view import Reading, Role
 from lagwise._nodes.probe import FLUSH, answer, ask
+from lagwise._nodes.processes import Processes
 from lagwise._pools.counters import checked_out, idle
 from lagwise._pools.driver import TransactionPooler
 from lagwise._pools.patience import Patience, patient
@@ -47,6 +48,7 @@ class Prober:
         self._driver: Any = None
         self._apart: Any = None
         self._latest: Reading | None = None
+        self._processes = Processes(clock, countable=not framed)
         self._lost: Callable[[], None] = lambda: None
         self.distrusted = False
         """Whether an older connection proves nothing: a session got no new one, or timed out. A new one ends it."""
@@ -142,18 +144,35 @@ class Prober:
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - a server's, not a task's
         """Close the connection, gracefully where the server answers within `timeout`, seconds."""
+        self._processes.forget()
         driver, self._driver = self._driver, None
         if driver is not None:
             await _goodbye(driver, timeout)
 
     async def _read(self, driver: Any) -> Reading:
-        with Patience(self._timeout, driver.terminate) as patience:
-            reading = await ask(driver, alone=self._alone, patience=patience, clock=self._clock, framed=self._framed)
+        try:
+            reading = await self._ask(driver, count=self._processes.due)
+        except InsufficientPrivilegeError:
+            self._processes.refused()
+            reading = await self._ask(driver, count=False)
         if reading.stuck_since(self._latest):
             with suppress(PostgresError), Patience(self._timeout, driver.terminate) as patience:
                 await answer(driver, driver.execute, FLUSH, patience=patience)
+        self._processes.heard(reading)
         self._latest = reading
         return reading
+
+    async def _ask(self, driver: Any, *, count: bool) -> Reading:
+        with Patience(self._timeout, driver.terminate) as patience:
+            return await ask(
+                driver,
+                alone=self._alone,
+                patience=patience,
+                clock=self._clock,
+                framed=self._framed,
+                monitor=True,
+                count=count,
+            )
 
     async def _read_otherwise(self, refusal: Exception) -> Reading:
         """A reading over a connection made earlier; raises `refusal` when none answers."""

@@ -1,0 +1,9 @@
+"""What the open Routers of this process know, and every request may ask."""
+
+systems: set[int] = set()
+"""System identifiers of their clusters. A token may have positions of other clusters: of another service's database, or
+of this one before it was moved."""
+windows: list[float] = []
+"""Their sticky windows: one token, and one cookie, serves them all."""
+processes: dict[object, int] = {}
+"""For each primary, how many processes watch it, this one too: so many may answer one client."""
