@@ -81,7 +81,7 @@ class CausalityMiddleware:
             raise ValueError(f"hold must be a number of seconds, at least 0, not {hold!r}")
         self.app = app
         self._seal = Seal(secret, verify_only)
-        self._jar = Jar(name=cookie, path=path, domain=domain, secure=secure)
+        self._jar = Jar(name=cookie, path=path, domain=domain, secure=secure, key=self._seal.mark)
         self._reader = Reader(self._seal, self._jar)
         self._given = Given()
         self._moment = hold
@@ -181,9 +181,9 @@ class CausalityMiddleware:
     ) -> list[str]:
         # A second more: clients may count in whole seconds (Python's cookie jar does), and none must end early.
         age = max(_AT_LEAST, math.ceil(_WINDOWS * seen.window)) + 1
-        crowded, now = token.crowded_at, time.time()
+        crowded, now = token.crowded_until, time.time()
         if crowded <= now + _AHEAD / 2:
-            share = max(1, _SLOTS_OF_ALL // max(known.processes.values(), default=1))
+            share = max(1, _SLOTS_OF_ALL // max(known.processes.values(), default=known.UNCOUNTED))
             client, most = (brought.client, min(share, _SLOTS)) if brought.names else (_stranger(scope), share)
             if brought.slots <= _SLOTS and self._given.another(client, most, arrived):
                 return self._jar.set(text, brought.names, age)

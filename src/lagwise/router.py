@@ -161,12 +161,12 @@ class Router:
     async def caught_up(self, token: CausalToken | str | None = None, timeout: float = 30.0) -> CausalToken:  # noqa: ASYNC109
         """Wait until every replica in rotation has what the primary has now, or what `token` stands for.
 
-        Returns what every replica in rotation has by then. Without replicas that is nothing, at once. Replicas that lag
-        are waited for, too; those that are drained, cannot be reached or follow another primary are not.
+        Returns what every replica in rotation has by then; without replicas the token, at once. Replicas that lag are
+        waited for, too; those that are drained, cannot be reached or follow another primary are not.
 
         Args:
-            token: a `CausalToken` or its text (signed or not; text from outside must be verified first). A doubt in it,
-                or a timeline that is over, means what the primary has now.
+            token: a `CausalToken` or its text (signed or not; text from outside must be verified first). A doubt in
+                it, a crowd or a timeline that is over means what the primary has now.
             timeout: seconds.
 
         Raises:

@@ -8,17 +8,20 @@ from typing import Any
 import httpx
 import pytest
 
-from lagwise import Causality, CausalToken, NoPrimary, Policy, Reason, Router
+from lagwise import LSN, Causality, CausalToken, NoPrimary, NotCaughtUp, Policy, Reason, Router
 from lagwise._client import known
 from lagwise._client.cookies import Jar
-from lagwise._decide.token import SKEW
+from lagwise._client.memory_store import MemoryStore
+from lagwise._client.signature import Seal
+from lagwise._client.store import Principals
+from lagwise._decide.token import SKEW, Position
 from lagwise.testing import Cluster, wait_until
-from tests.kit.application import routed
+from tests.kit.application import SECRET, routed
 from tests.kit.routers import both_in_rotation, router, steady
 from tests.kit.serving import client, served
 from tests.kit.sessions import count, write
 
-CROWD = Jar().crowd
+CROWD = Jar(key=Seal(SECRET).mark).crowd
 
 
 @asynccontextmanager
@@ -101,3 +104,46 @@ async def test_it_does_not_end_without_a_primary(cluster: Cluster) -> None:
             assert seen.routes[-1].reason is Reason.NO_PRIMARY
         with Causality(token), pytest.raises(NoPrimary):
             await read(db, "told before the primary went")
+
+
+async def test_a_session_that_is_open_stays_where_it_is(cluster: Cluster) -> None:
+    """It was fresh when it was opened. What others write meanwhile is no reason to refuse its next statement."""
+    async with router(cluster, Policy(probe_timeout=5, max_lag=60, sticky_window=60, guarantee="session")) as db:
+        await both_in_rotation(db)
+        with Causality() as before:
+            await write(db, "before the session")
+        await cluster.caught_up()
+        with Causality(before.token.crowded(int(time.time()) + 60)) as seen:
+            async with db.read.begin() as session:
+                for _ in range(3):
+                    assert await count(session, "before the session") == 1
+                    with Causality():
+                        await write(db, "of another client")
+            assert seen.routes[-1].on_replica
+
+
+async def test_a_deployment_waits_for_all_that_there_is(cluster: Cluster) -> None:
+    """The token's own position is not all that its client was told."""
+    async with router(cluster, Policy(probe_timeout=5, max_lag=60, sticky_window=60)) as db:
+        await both_in_rotation(db)
+        with Causality() as seen:
+            await write(db, "first")
+        await db.caught_up()
+        for replica in cluster.replicas:
+            await cluster.pause_replay(replica)
+        await write(db, "second")
+        assert await db.caught_up(seen.token, timeout=0.2) == seen.token
+        with pytest.raises(NotCaughtUp):
+            await db.caught_up(seen.token.crowded(1), timeout=0.2)
+
+
+async def test_a_store_gets_a_doubt() -> None:
+    """Another client of the principal brings no cookie of the crowd's."""
+    store, seal = MemoryStore(), Seal("of this test")
+    token = CausalToken.of([Position(system=7, timeline=1, lsn=LSN(5), issued_at=5)]).crowded(int(time.time()) + 60)
+    principals = Principals(store, seal)
+    await principals.recall("user:42", 5.0)
+    await principals.remember(token, 1, 5.0)
+    floor = (await Principals(store, seal).recall("user:42", 5.0)).floor(7)
+    assert floor is not None
+    assert floor.in_doubt(5.0, time.time())

@@ -8,8 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from sqlalchemy import make_url
 
-from lagwise import Policy, Router
+from lagwise import LSN, Policy, Router
 from lagwise._client import known
+from lagwise._decide.view import Reading, Role
+from lagwise._nodes.processes import Processes
 from lagwise.testing import Cluster, wait_until
 from tests.kit.bouncer import bouncer
 from tests.kit.routers import router
@@ -56,7 +58,8 @@ def counted(count: int) -> bool:
 async def test_processes_come_and_go(cluster: Cluster) -> None:
     """Each is counted once, whatever the number of its nodes, and no more when it has ended."""
     async with router(cluster, OFTEN):
-        assert counted(1), "it is known before the first request"
+        assert [*known.processes] != [], "something is known before the first request"
+        await wait_until(lambda: counted(1), what="this one alone")
         async with AsyncExitStack() as others:
             for _ in range(3):
                 await others.enter_async_context(process(cluster.primary.url))
@@ -70,7 +73,7 @@ async def test_another_application_of_the_server_is_not_counted(cluster: Cluster
     await cluster.primary.execute("CREATE DATABASE another")
     url = make_url(cluster.primary.url).set(database="another").render_as_string(hide_password=False)
     async with process(url), router(cluster, OFTEN):
-        assert counted(1)
+        await wait_until(lambda: counted(1), what="this one alone")
     await cluster.primary.execute("DROP DATABASE another WITH (FORCE)")
 
 
@@ -109,3 +112,47 @@ async def test_behind_a_pooler_it_is_eight(cluster: Cluster) -> None:
     """Server connections are not processes."""
     async with bouncer(cluster) as pooler, pooler.router(OFTEN):
         assert counted(8)
+
+
+def reading(processes: int, role: Role = Role.PRIMARY) -> Reading:
+    """An answer of a node with this count."""
+    return Reading(role=role, system=7, timeline=1, lsn=LSN(1), at=0.0, processes=processes)
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("count", [0, 3])
+def test_the_rate_of_counting_is_bounded(role: Role, count: int) -> None:
+    """Whatever the answer: sessions that wait may cause hundreds of probes in a second."""
+    now = 0.0
+    processes = Processes(lambda: now, countable=True)
+    asked = 0
+    for probe in range(1000):
+        now = probe / 100
+        asked += (due := processes.due)
+        processes.heard(reading(count if due else 0, role), counted=due)
+    assert asked == 5
+    assert [*known.processes.values()] == ([] if role is Role.REPLICA else [count or 8])
+
+
+def test_the_others_come_back_one_by_one() -> None:
+    """After a restart of the primary the first to count sees itself alone: the count before still holds."""
+    now = 0.0
+    processes = Processes(lambda: now, countable=True)
+    for count, known_then in (8, 8), (1, 8), (5, 5), (7, 7), (1, 7), (1, 1):
+        processes.heard(reading(count), counted=True)
+        assert counted(known_then)
+
+
+async def test_another_privilege_that_is_missing_is_told_once(cluster: Cluster) -> None:
+    """It is not taken for that of counting: the question is not repeated, and counting goes on when it is granted."""
+    await cluster.primary.execute("CREATE ROLE limited LOGIN PASSWORD 'x'")
+    await cluster.primary.execute("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_control_system() FROM public")
+    try:
+        url = make_url(cluster.primary.url).set(username="limited", password="x")
+        async with Router(url, policy=OFTEN) as db:
+            assert db.view.primary is None
+            await cluster.primary.execute("GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO limited")
+            await wait_until(lambda: counted(1), what="the count")
+    finally:
+        await cluster.primary.execute("GRANT EXECUTE ON FUNCTION pg_catalog.pg_control_system() TO public")
+        await cluster.primary.execute("DROP OWNED BY limited; DROP ROLE limited")

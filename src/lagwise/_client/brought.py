@@ -95,7 +95,7 @@ class Reader:
         return Brought(
             token=merged(token for token in tokens.values() if token),
             names=names,
-            slots=len({*names} - {self._jar.name, self._jar.crowd}),
+            slots=sum(name != self._jar.name and not self._jar.is_crowd(name) for name in names),
             client=hash((*tokens,)),
             untold=(TokenBrought(), *untold),
         )

@@ -35,6 +35,9 @@ _MOST_REMOVED = 16  # by one answer: the answer's headers must fit into a proxy'
 class Jar:
     """Names of the cookies, and their Set-Cookie values with all attributes.
 
+    `key` is four hexadecimal digits, others for another secret: two services on one host must not overwrite each
+    other's crowd cookie.
+
     Raises:
         ValueError: the name is no cookie's name.
     """
@@ -43,6 +46,7 @@ class Jar:
     path: str = "/"
     domain: str | None = None
     secure: bool = False
+    key: str = "0000"
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -58,7 +62,7 @@ class Jar:
 
     def holds(self, name: str, text: str) -> bool:
         """Whether a cookie may hold what its name says: a slot is named after its token."""
-        return plausible(text) and (name in (self.name, self.crowd) or name == self.slot(text))
+        return plausible(text) and (name == self.name or self.is_crowd(name) or name == self.slot(text))
 
     def slot(self, text: str) -> str:
         """The name of the cookie that only this token is put into."""
@@ -67,7 +71,11 @@ class Jar:
     @cached_property
     def crowd(self) -> str:
         """The name of the cookie for answers that have no slot."""
-        return f"{self.name}-{_CROWD}"
+        return f"{self.name}-{_CROWD}-{self.key}"
+
+    def is_crowd(self, name: str) -> bool:
+        """Whether this cookie of ours is a crowd's, of any secret."""
+        return name.startswith(f"{self.name}-{_CROWD}-")
 
     def brought(self, header: str, most: int) -> list[tuple[str, str]]:
         """Name and value of the first cookies of ours; a client may hold several for several paths or domains."""
@@ -85,7 +93,7 @@ class Jar:
     def _set(self, text: str, own: str, covered: Iterable[str], age: int) -> list[str]:
         value = f"={text}; Max-Age={age}; {self._attributes}"
         cookies = [self.name + value, own + value]
-        if removed := {*covered} - {own, self.crowd, self.name}:
+        if removed := {name for name in covered if not self.is_crowd(name)} - {own, self.name}:
             value = f"=; Max-Age=0; {self._attributes}"
             cookies += [name + value for name in sorted(removed)[:_MOST_REMOVED]]
         return cookies
@@ -103,7 +111,9 @@ class Jar:
     @cached_property
     def _ours(self) -> "re.Pattern[str]":
         name = re.escape(self.name)
-        return re.compile(rf"(?:^|;)[ \t]*({name}(?:-(?:[0-9A-Za-z]{{8}}|{_CROWD}))?)(?:=([^;]*)|[ \t]*(?=;|$))")
+        return re.compile(
+            rf"(?:^|;)[ \t]*({name}(?:-(?:[0-9A-Za-z]{{8}}|{_CROWD}-[0-9a-f]{{4}}))?)(?:=([^;]*)|[ \t]*(?=;|$))"
+        )
 
 
 class Given:
@@ -111,8 +121,7 @@ class Given:
 
     A client is recognised by what it brought: requests that were sent together brought the same, and arrived together,
     however slowly they are answered. A client that brings nothing is recognised by its address and headers, which
-    several may share, so its limit is higher. A mistake costs reads on the primary, or a few more cookies; it never
-    loses a write.
+    several may share. A mistake costs reads that wait for a replica, or a few more cookies; it never loses a write.
     """
 
     def __init__(self, *, seconds: float = 10.0, clients: int = 1024) -> None:

@@ -7,3 +7,5 @@ windows: list[float] = []
 """Their sticky windows: one token, and one cookie, serves them all."""
 processes: dict[object, int] = {}
 """For each primary, how many processes watch it, this one too: so many may answer one client."""
+UNCOUNTED = 8
+"""So many are assumed where they are not, or cannot be, counted."""

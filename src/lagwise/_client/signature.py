@@ -38,6 +38,11 @@ class Seal:
         self._keys = [hmac.digest(one.encode(), _SALT, "sha256") for one in (*signing, *others)]
         self._verified = lru_cache(_REMEMBERED)(self._verify)
 
+    @property
+    def mark(self) -> str:
+        """Four hexadecimal digits that tell the secret that signs from others, and nothing else of it."""
+        return hmac.digest(self._keys[0], b"mark", "sha256").hex()[:4]
+
     def sealed(self, token: CausalToken) -> str:
         """The signed text; at most 126 characters for one or two databases."""
         text = str(token)

@@ -5,7 +5,7 @@ import hashlib
 from typing import Protocol
 
 from lagwise._client.signature import Seal
-from lagwise._decide.token import SKEW, CausalToken
+from lagwise._decide.token import SKEW, CausalToken, Position
 from lagwise.errors import RoutingError
 
 # A request acts for one principal, or for a user and an organisation; a gateway's WebSocket for a few.
@@ -78,6 +78,9 @@ class Principals:
 
     async def remember(self, token: CausalToken, changes: int, window: float) -> None:
         """Give this token to the store, for each of the principals. `changes` is the causality's count with it."""
+        if token.crowded_until:
+            # What a crowd's other answers have told is known to none of the principal's other clients.
+            token = token.including([Position(system=0, in_doubt_at=token.crowded_until)])
         await asyncio.gather(*(self._store.remember(name, token, self._seal, window) for name in self._names))
         self._saved = changes
 

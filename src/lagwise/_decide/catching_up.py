@@ -14,10 +14,10 @@ def target(view: View, token: CausalToken | None, since: float) -> Position | No
     """The position that replicas must have; None while it is not known.
 
     That of the token, where it can be compared. Otherwise what the primary said at `since` (monotonic seconds) or
-    later: everything committed before that moment is at or below it. So a doubt in the token, and a position of a
-    timeline that is over, are answered by the primary that there is now.
+    later: everything committed before that moment is at or below it. So a doubt in the token, a token of a crowd, and a
+    position of a timeline that is over are answered by the primary that there is now.
     """
-    floor = token.floor(view.system) if token is not None else None
+    floor = token.floor(view.system) if token is not None and not token.crowded_until else None
     if floor is not None and floor.timeline:
         if floor.timeline > view.timeline and not view.denies(floor.timeline, since):
             return None  # another node was promoted: the primary in this picture is the deposed one

@@ -80,8 +80,8 @@ class CausalToken:
 
     Attributes:
         positions: in the order of their clusters.
-        crowded_at: seconds since the epoch, whole: until then its client may have been told of commits that are not in
-            it, all of them over before its client asks again. 0 for never.
+        crowded_until: seconds since the epoch, whole: until then its client may have been told of commits that are not
+            in it, and a read must see all that is committed when it begins. 0 for never.
 
     >>> seen = CausalToken.of([Position(system=7, timeline=1, lsn=LSN(64), issued_at=1)])
     >>> CausalToken.parse(str(seen)) == seen
@@ -89,7 +89,7 @@ class CausalToken:
     """
 
     positions: tuple[Position, ...] = ()
-    crowded_at: int = 0
+    crowded_until: int = 0
 
     @classmethod
     def of(cls, positions: Iterable[Position]) -> "CausalToken":
@@ -128,7 +128,7 @@ class CausalToken:
             known = seen.get(position.system)
             seen[position.system] = position if known is None else known.merge(position)
         if len(seen) == 1:
-            return CausalToken((*seen.values(),), self.crowded_at)
+            return CausalToken((*seen.values(),), self.crowded_until)
         newest = sorted(seen.values(), key=lambda p: (-max(p.issued_at, p.in_doubt_at), p.system))
         kept, dropped = newest[:_MOST], newest[_MOST:]
         if dropped:
@@ -137,19 +137,19 @@ class CausalToken:
             unnamed = next((p for p in kept if p.system == 0), Position(system=0))
             rest = [p for p in kept if p.system != 0][: _MOST - 1]
             kept = [*rest, unnamed.merge(Position(system=0, in_doubt_at=doubt))]
-        return CausalToken(tuple(sorted(kept, key=lambda position: position.system)), self.crowded_at)
+        return CausalToken(tuple(sorted(kept, key=lambda position: position.system)), self.crowded_until)
 
     def crowded(self, until: int) -> "CausalToken":
         """This token, whose client may have been told of more until then: seconds since the epoch."""
-        return self if until <= self.crowded_at else CausalToken(self.positions, until)
+        return self if until <= self.crowded_until else CausalToken(self.positions, until)
 
     def in_crowd(self, window: float, now: float) -> bool:
         """Whether commits that are not in it may still be inside the sticky window (seconds); as for a doubt."""
-        return self.crowded_at > 0 and now <= self.crowded_at + window + SKEW
+        return self.crowded_until > 0 and now <= self.crowded_until + window + SKEW
 
     def merge(self, other: "CausalToken") -> "CausalToken":
         """The least token that covers both."""
-        return self.including(other.positions).crowded(other.crowded_at)
+        return self.including(other.positions).crowded(other.crowded_until)
 
     def position(self, system: int) -> Position | None:
         """What was seen of this cluster, or nothing."""
@@ -174,7 +174,7 @@ class CausalToken:
         if not self.positions:
             return ""
         entries = (_ENTRY.pack(p.system, p.timeline, p.lsn, p.issued_at, p.in_doubt_at) for p in self.positions)
-        rest = _CROWDED.pack(self.crowded_at) if self.crowded_at else b""
+        rest = _CROWDED.pack(self.crowded_until) if self.crowded_until else b""
         return base64.urlsafe_b64encode(bytes([_VERSION]) + b"".join(entries) + rest).rstrip(b"=").decode()
 
 
@@ -183,5 +183,5 @@ def merged(tokens: Iterable[CausalToken]) -> CausalToken:
     tokens = tuple(tokens)
     if len(tokens) == 1:
         return tokens[0]
-    crowded_at = max((token.crowded_at for token in tokens), default=0)
-    return CausalToken.of(position for token in tokens for position in token).crowded(crowded_at)
+    crowded_until = max((token.crowded_until for token in tokens), default=0)
+    return CausalToken.of(position for token in tokens for position in token).crowded(crowded_until)

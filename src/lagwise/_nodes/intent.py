@@ -95,8 +95,8 @@ class Intent:
             if position.system not in known.systems:
                 lost = lost or position.in_doubt(window, now) or not position.expired(window, now)
         staleness, sticky = self.max_staleness, lost or floor.in_doubt(window, now)
-        if token.crowded_at and token.in_crowd(window, now):
-            # Replicas that have everything serve, and the primary otherwise, also where a policy keeps others off it.
+        if token.crowded_until and token.in_crowd(window, now):
+            # Replicas that have everything serve, and the primary otherwise, also where the policy keeps reads off it.
             staleness, sticky = 0.0, sticky or not policy.fall_back or policy.fall_back_limit is not None
         return Demand(
             write=self.write,
@@ -105,6 +105,13 @@ class Intent:
             floor=floor.lsn,
             expired=floor.expired(window, now),
             sticky=sticky,
-            doubted=floor.in_doubt_at > 0 or token.crowded_at > 0,
+            doubted=floor.in_doubt_at > 0 or token.crowded_until > 0,
             max_staleness=staleness,
         )
+
+    def demand_once_open(self, seen: Causality, policy: Policy, view: View) -> Demand:
+        """What the session asks of the node it is open on: only that it has what its client has seen since.
+
+        How fresh it has to be was settled when the session was opened.
+        """
+        return replace(self.demand(seen, policy, view), max_staleness=None)

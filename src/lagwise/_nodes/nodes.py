@@ -206,7 +206,7 @@ class Nodes:
         if not chosen.on_replica:
             return view.primary is not None and view.primary.name == chosen.node
         alone = view.without(frozenset(self.pools) - {chosen.node or ""})
-        return route(alone, self.policy, intent.demand(seen, self.policy, alone), now).node == chosen.node
+        return route(alone, self.policy, intent.demand_once_open(seen, self.policy, alone), now).node == chosen.node
 
     def answers(self, node: str) -> bool:
         """Whether this node has answered its latest probe, and lost no connection since."""

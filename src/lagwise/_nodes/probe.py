@@ -24,6 +24,8 @@ _REPLICA_TIMELINE = """
               FROM pg_catalog.pg_control_checkpoint() c, pg_catalog.pg_control_recovery() r))"""
 _PAGE = "pg_catalog.current_setting('wal_block_size')::pg_catalog.int4"
 _SEGMENT = "pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))"
+_DATABASE = """(SELECT oid FROM pg_catalog.pg_database
+        WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())"""
 # How the monitor's questions begin. The text of the latest one tells its connections from others, and is shown to the
 # role that they connect as: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-ACTIVITY-VIEW
 _MARK = "/* lagwise: monitor */"
@@ -40,12 +42,11 @@ SELECT in_recovery,
        {_PAGE} AS page, {_SEGMENT} AS segment,
        pg_catalog.pg_postmaster_start_time() AS started,
        pg_catalog.current_setting('port')::pg_catalog.int4 AS port,
-       (SELECT oid FROM pg_catalog.pg_database
-        WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())::pg_catalog.int8 AS database,
-       0 AS processes
+       {_DATABASE}::pg_catalog.int8 AS database,
+       %s AS processes
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery OFFSET 0) AS role
 """
-# A Router with no replicas does not ask about replay, nor which server and which database this is.
+# A Router with no replicas does not ask about replay, nor tell which server and which database this is.
 _READ_ALONE = f"""
 SELECT in_recovery,
        (SELECT system_identifier FROM pg_catalog.pg_control_system()) AS system,
@@ -55,18 +56,13 @@ SELECT in_recovery,
        {_PAGE} AS page, {_SEGMENT} AS segment,
        NULL::pg_catalog.timestamptz AS started,
        0 AS port, 0 AS database,
-       0 AS processes
+       %s AS processes
 FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery OFFSET 0) AS role
 """
-_UNCOUNTED, _COUNTED = (
-    "0 AS processes",
-    f"""
+_COUNT = f"""
        CASE WHEN in_recovery THEN 0 ELSE
            (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_get_activity(NULL::pg_catalog.int4) AS a
-            WHERE pg_catalog.starts_with(a.query, '{_MARK}') AND a.datid OPERATOR(pg_catalog.=)
-                  (SELECT oid FROM pg_catalog.pg_database
-                   WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())) END AS processes""",
-)
+            WHERE pg_catalog.starts_with(a.query, '{_MARK}') AND a.datid OPERATOR(pg_catalog.=) {_DATABASE}) END"""
 # Behind a pooler in transaction mode nothing can be set beforehand.
 _BEGIN, _END = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY", "ROLLBACK"
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -95,9 +91,7 @@ async def ask(
     at = clock()
     if framed:
         await answer(driver, driver.execute, _BEGIN, patience=patience)
-    question = _READ_ALONE if alone else _READ
-    if count:
-        question = question.replace(_UNCOUNTED, _COUNTED)
+    question = (_READ_ALONE if alone else _READ) % (_COUNT if count else "0")
     row = await answer(driver, driver.fetchrow, _MARK + question if monitor else question, patience=patience)
     if framed:
         await answer(driver, driver.execute, _END, patience=patience)

@@ -150,15 +150,19 @@ class Prober:
             await _goodbye(driver, timeout)
 
     async def _read(self, driver: Any) -> Reading:
+        counted = self._processes.due
         try:
-            reading = await self._ask(driver, count=self._processes.due)
+            reading = await self._ask(driver, count=counted)
         except InsufficientPrivilegeError:
-            self._processes.refused()
+            if not counted:
+                raise
+            counted = False
             reading = await self._ask(driver, count=False)
+            self._processes.refused()
         if reading.stuck_since(self._latest):
             with suppress(PostgresError), Patience(self._timeout, driver.terminate) as patience:
                 await answer(driver, driver.execute, FLUSH, patience=patience)
-        self._processes.heard(reading)
+        self._processes.heard(reading, counted=counted)
         self._latest = reading
         return reading
 

@@ -7,32 +7,38 @@ from lagwise._client import known
 from lagwise._decide.view import Reading, Role
 
 _GAP = 2.0  # seconds: processes are started one after the other
-_UNCOUNTED = 8
 
 
 class Processes:
     """Makes known to this process's requests how many processes watch one primary.
 
-    Where they cannot be counted it is eight: behind a pooler in transaction mode, for a role that may not ask, and with
+    They cannot be counted behind a pooler in transaction mode (not `countable`), by a role that may not ask, and with
     `track_activities` off.
     """
 
     def __init__(self, clock: Callable[[], float], *, countable: bool) -> None:
         self._clock = clock
         self._due = -inf if countable else inf
+        self._before = 0
 
     @property
     def due(self) -> bool:
         """Whether to count them with the next question."""
         return self._clock() >= self._due
 
-    def heard(self, reading: Reading) -> None:
-        """Take the count of a primary's answer, if it has one; a replica is not counted on."""
+    def heard(self, reading: Reading, *, counted: bool) -> None:
+        """Take the count from an answer of the node, if it was asked for. Replicas have none.
+
+        The greater of the latest two is made known: after a restart of the primary the others come back one by one.
+        """
+        if counted:
+            self._due = self._clock() + _GAP
+            known.processes[self] = max(self._before, reading.processes) or known.UNCOUNTED
+            self._before = reading.processes
+        elif self not in known.processes:
+            known.processes[self] = known.UNCOUNTED
         if reading.role is Role.REPLICA:
             self.forget()
-        elif reading.processes or self not in known.processes:
-            known.processes[self] = reading.processes or _UNCOUNTED
-            self._due = max(self._due, self._clock() + _GAP)
 
     def refused(self) -> None:
         """Never ask again: this role may not."""
@@ -41,3 +47,4 @@ class Processes:
     def forget(self) -> None:
         """This node is no primary any more, or is not watched."""
         known.processes.pop(self, None)
+        self._before = 0
