@@ -53,13 +53,14 @@ async def test_a_drain_is_heard_by_every_worker(cluster: Cluster, tmp_path: Path
     workers = 0 if server == "hypercorn" else 2
     await cluster.primary.execute(TABLE)
     await cluster.caught_up()
+    before = await cluster.primary.fetchval("SELECT array_agg(pid) FROM pg_stat_activity")  # also of what has ended
     log = tmp_path / "log"
     async with started(server, cluster, log, workers=workers, more=GRACE) as (url, process), client(url) as http:
         http.headers["Connection"] = "close"  # each request may meet another worker
 
         async def all_run() -> bool:
-            query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_control_sys' || 'tem%'"  # not itself
-            return bool(await cluster.primary.fetchval(query) >= max(workers, 1))
+            query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '/* lagwise: monitor%' AND pid <> ALL($1)"
+            return bool(await cluster.primary.fetchval(query, before) >= max(workers, 1))
 
         await wait_until(all_run, timeout=60, what="every worker watches the nodes")
         process.terminate()
