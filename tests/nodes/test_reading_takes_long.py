@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,9 +30,19 @@ END LOOP; END $$
 
 @asynccontextmanager
 async def held(cluster: Cluster) -> AsyncIterator[Any]:
-    """A table of the catalog is locked: a reading of it gets no answer, and nothing else waits."""
+    """A table of the catalog is locked: a reading of it gets no answer, and nothing else waits.
+
+    Right after a vacuum of the catalog a new connection waits as well: it needs all of the catalog, once.
+    """
     async with cluster.primary.connect() as locking:
-        await locking.execute("BEGIN; LOCK TABLE pg_catalog.pg_range IN ACCESS EXCLUSIVE MODE")
+        while True:
+            await locking.execute("BEGIN; LOCK TABLE pg_catalog.pg_range IN ACCESS EXCLUSIVE MODE")
+            try:
+                async with asyncio.timeout(1):
+                    await cluster.primary.fetchval("SELECT 1")
+                break
+            except TimeoutError:
+                await locking.execute("ROLLBACK")
         yield locking
         await locking.execute("ROLLBACK")
 
