@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from lagwise import Router
+from lagwise._client import known
 from lagwise.fastapi import (
     CausalityMiddleware,
     ReadSession,
@@ -68,8 +69,8 @@ def routed(db: Router, secret: str | list[str] = SECRET) -> FastAPI:
     app.include_router(health_router(db), prefix="/health")
 
     @app.get("/process")
-    async def process() -> int:
-        return os.getpid()
+    async def process() -> tuple[int, int]:
+        return os.getpid(), max(known.processes.values(), default=0)
 
     @app.post("/items/{name}")
     async def create(name: str, session: WriteSession) -> dict[str, Any]:

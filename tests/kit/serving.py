@@ -33,7 +33,7 @@ async def served(app: Any) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def workers(cluster: Cluster, count: int) -> AsyncIterator[str]:
-    """The routed application in so many processes behind one port; its base URL, when two of them answer."""
+    """The routed application in so many processes behind one port; its base URL, when two answer and know of all."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -43,16 +43,16 @@ async def workers(cluster: Cluster, count: int) -> AsyncIterator[str]:
         sys.executable, *command.split(), "--workers", str(count), "--port", str(port),
         env={**os.environ, **environment},
     )  # fmt: skip
-    url, seen = f"http://127.0.0.1:{port}", set[int]()
+    url, seen = f"http://127.0.0.1:{port}", dict[int, int]()
 
     async def several_answer() -> bool:
         with suppress(httpx.TransportError):
             async with client(url) as http:
-                seen.add((await http.get("/process")).json())
-        return len(seen) > 1
+                seen.update([(await http.get("/process")).json()])
+        return len(seen) > 1 and min(seen.values()) >= count
 
     try:
-        await wait_until(several_answer, timeout=30, what="several workers")
+        await wait_until(several_answer, timeout=60, what="several workers")
         yield url
     finally:
         server.terminate()
