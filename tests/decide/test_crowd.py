@@ -12,6 +12,7 @@ import pytest
 from lagwise import LSN, Causality, CausalToken
 from lagwise._client import known
 from lagwise._client.brought import Reader
+from lagwise._client.bucket import Bucket
 from lagwise._client.cookies import Given, Jar
 from lagwise._client.http import Message, Receive, Scope, Send
 from lagwise._client.signature import Seal
@@ -221,6 +222,23 @@ def test_what_is_verified_of_a_request_is_bounded(monkeypatch: pytest.MonkeyPatc
     brought = reader.read([(b"cookie", "; ".join(cookies).encode())])
     assert (brought.token, brought.names) == (token, (jar.slot(own),))
     assert len(texts) <= 64
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one header", "several"])
+@pytest.mark.parametrize("more", [0, 1])
+def test_cookies_are_looked_at_up_to_a_bound(split: bool, more: int) -> None:
+    """A token at the end of the first 128 KB is found, and with one byte more before it not; so is a bucket."""
+    seal, jar, filler = Seal(SECRET), Jar(), b";lagwise-" * 20_000
+    token = CausalToken.of([Position(system=7, timeline=1, lsn=LSN(5), issued_at=5)])
+
+    def behind(cookie: bytes) -> list[tuple[bytes, bytes]]:
+        before = filler[: 128 * 1024 - len(cookie)] + b"x" * more
+        values = [before, cookie] if split else [before + cookie]
+        return [(b"cookie", value) for value in values]
+
+    own = f";{jar.slot(text := seal.sealed(token))}={text}".encode()
+    assert Reader(seal, jar).read(behind(own)).token == (None if more else token)
+    assert Bucket(behind(b";lagwise-offload=000007"), jar).fresh is bool(more)
 
 
 def test_reading_the_headers_is_linear() -> None:

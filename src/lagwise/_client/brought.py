@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lagwise._client.cookies import MOST_HEADERS, Jar
+from lagwise._client.cookies import MOST_BYTES, MOST_HEADERS, Jar
 from lagwise._client.http import HEADER_OF_ASGI, MOST_TEXTS, texts_of
 from lagwise._client.signature import Seal, plausible
 from lagwise._decide.events import Event, TokenBrought, TokenIgnored
@@ -57,7 +57,7 @@ class Reader:
         """What these headers bring.
 
         Bounded: the first 16 texts of `Lagwise-Token`, and the first 64 cookies that are named and shaped like tokens,
-        in the first 1,024 headers of these two names.
+        in the first 1,024 headers of these two names and the first 128 KB of cookies.
         """
         found: list[bytes] = []
         for name, value in headers:
@@ -72,15 +72,15 @@ class Reader:
     def _read(self, *found: bytes) -> Brought:
         texts: dict[str, None] = {}
         cookies: dict[tuple[str, str], None] = {}
-        room, looks = MOST_TEXTS, _MOST_COOKIES
+        room, looks, left = MOST_TEXTS, _MOST_COOKIES, MOST_BYTES
         for name, value in zip(found[::2], found[1::2], strict=True):
             if name == HEADER_OF_ASGI:
                 listed = texts_of(value.decode("latin-1"), room)
                 room -= len(listed)
                 texts.update(dict.fromkeys(text for text in listed if plausible(text)))
             else:
-                named = self._jar.brought(value.decode("latin-1"), looks)
-                looks -= len(named)
+                named = self._jar.brought(value[:left].decode("latin-1"), looks)
+                looks, left = looks - len(named), max(0, left - len(value))
                 for cookie in named:
                     if len(cookies) < _COOKIE_TEXTS and self._jar.holds(*cookie):
                         cookies[cookie] = None

@@ -4,7 +4,7 @@ import re
 import secrets
 from collections.abc import Iterable
 
-from lagwise._client.cookies import MOST_HEADERS, Jar
+from lagwise._client.cookies import MOST_BYTES, MOST_HEADERS, Jar
 from lagwise._decide.offload import BUCKETS, bucket_of
 
 _SHARED = re.compile(rb"\b(?:public|s-maxage)\b", re.I)
@@ -26,11 +26,11 @@ class Bucket:
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], jar: Jar) -> None:
         brought = told = None
-        left = MOST_HEADERS
+        left, left_of_bytes = MOST_HEADERS, MOST_BYTES
         for name, value in headers:
             if name == b"cookie" and brought is None and left:
-                left -= 1
-                brought = jar.bucket(value.decode("latin-1"))
+                brought = jar.bucket(value[:left_of_bytes].decode("latin-1"))
+                left, left_of_bytes = left - 1, max(0, left_of_bytes - len(value))
             elif name == b"authorization":
                 told = value
         self._jar = jar

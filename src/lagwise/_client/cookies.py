@@ -27,6 +27,8 @@ _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")  # https://www.rfc-edit
 _CROWD = "many"
 MOST_HEADERS = 1024
 """Headers of one request that are looked at. A browser sends one with all of its cookies, HTTP/2 up to one for each."""
+MOST_BYTES = 128 * 1024
+"""Bytes of one request's Cookie headers that are looked at: sixteen times what proxies pass."""
 _BUCKET_AGE = 90 * 24 * 3600  # seconds: as long as any rollout takes
 _MOST_REMOVED = 16  # by one answer: the answer's headers must fit into a proxy's buffer of 4 KB
 
