@@ -1,6 +1,7 @@
 """Behind nginx and HAProxy with their default buffers: a browser that writes two hundred times at once is served."""
 
 import asyncio
+import itertools
 import os
 import shutil
 import socket
@@ -73,6 +74,11 @@ async def behind(kind: str, app: int, folder: Path) -> AsyncIterator[str]:
         await process.wait()
 
 
+def at_once(front: str) -> httpx.AsyncClient:
+    """A browser that waits for two hundred answers at the same time."""
+    return httpx.AsyncClient(base_url=front, timeout=30, limits=httpx.Limits(max_connections=200), verify=False)
+
+
 @pytest.mark.parametrize("known", [False, True], ids=["a new client", "one that wrote before"])
 @pytest.mark.parametrize("kind", PROXIES)
 async def test_two_hundred_writes_at_once(cluster: Cluster, tmp_path: Path, kind: str, known: bool) -> None:
@@ -80,36 +86,34 @@ async def test_two_hundred_writes_at_once(cluster: Cluster, tmp_path: Path, kind
     db = steady(cluster)
     app = items(db)
     path = f"/items/{kind} {known}"
-    async with served(app) as url, behind(kind, int(url.rpartition(":")[2]), tmp_path) as front:
-        limits = httpx.Limits(max_connections=200)
-        async with httpx.AsyncClient(base_url=front, timeout=30, limits=limits, verify=False) as browser:
-            if known:
-                await browser.post(path)
-            answers = await asyncio.gather(*(browser.post(path) for _ in range(200)))
-            statuses = Counter(answer.status_code for answer in answers)
-            for _ in range(5):
-                read, written = await browser.get(path), await browser.post(path)
-                statuses.update([read.status_code, written.status_code])
-            assert statuses == {200: 210}
-            assert read.json() == 204 + known
-            assert len(browser.cookies) <= 40
-
-
-@pytest.mark.parametrize("known", [False, True], ids=["a new client", "one that wrote before"])
-@pytest.mark.parametrize("kind", PROXIES)
-async def test_several_processes_answer(cluster: Cluster, tmp_path: Path, kind: str, known: bool) -> None:
-    """They share what one client may get, and do not know of each other's answers."""
     async with (
-        workers(cluster, enough(4, 8)) as url,
+        served(app) as url,
         behind(kind, int(url.rpartition(":")[2]), tmp_path) as front,
+        at_once(front) as browser,
     ):
-        limits = httpx.Limits(max_connections=200)
-        async with httpx.AsyncClient(base_url=front, timeout=30, limits=limits, verify=False) as browser:
-            if known:
-                await browser.post("/items/first")
-            answers = await asyncio.gather(*(browser.post("/items/one") for _ in range(200)))
-            assert Counter(answer.status_code for answer in answers) == {200: 200}
-            assert len({answer.json()["pid"] for answer in answers}) > 1
-            last = (await browser.post("/items/last")).json()
-            assert (await browser.get(f"/items/{last['id']}")).status_code == 200
-            assert len("; ".join(f"{name}={value}" for name, value in browser.cookies.items())) < 6000
+        if known:
+            await browser.post(path)
+        answers = await asyncio.gather(*(browser.post(path) for _ in range(200)))
+        statuses = Counter(answer.status_code for answer in answers)
+        for _ in range(5):
+            read, written = await browser.get(path), await browser.post(path)
+            statuses.update([read.status_code, written.status_code])
+        assert statuses == {200: 210}
+        assert read.json() == 204 + known
+        assert len(browser.cookies) <= 40
+
+
+async def test_several_processes_answer(cluster: Cluster, tmp_path: Path) -> None:
+    """They share what one client may get, and do not know of each other's answers."""
+    async with workers(cluster, enough(4, 8)) as url:
+        for kind, known in itertools.product(PROXIES, (False, True)):
+            (folder := tmp_path / f"{kind}-{known}").mkdir()
+            async with behind(kind, int(url.rpartition(":")[2]), folder) as front, at_once(front) as browser:
+                if known:
+                    await browser.post("/items/first")
+                answers = await asyncio.gather(*(browser.post("/items/one") for _ in range(200)))
+                assert Counter(answer.status_code for answer in answers) == {200: 200}
+                assert len({answer.json()["pid"] for answer in answers}) > 1
+                last = (await browser.post("/items/last")).json()
+                assert (await browser.get(f"/items/{last['id']}")).status_code == 200
+                assert len("; ".join(f"{name}={value}" for name, value in browser.cookies.items())) < 6000
