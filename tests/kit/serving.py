@@ -12,6 +12,7 @@ import httpx
 import uvicorn
 
 from lagwise.testing import Cluster, wait_until
+from tests.kit.balancing import free_port
 
 
 @asynccontextmanager
@@ -34,9 +35,7 @@ async def served(app: Any) -> AsyncIterator[str]:
 @asynccontextmanager
 async def workers(cluster: Cluster, count: int) -> AsyncIterator[str]:
     """The routed application in so many processes behind one port; its base URL, when two answer and know of all."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {"PRIMARY": cluster.primary.direct_url, "REPLICAS": ",".join(n.direct_url for n in cluster.replicas)}
     command = "-m uvicorn tests.kit.application:from_environment --factory --log-level warning"
     server = await asyncio.create_subprocess_exec(

@@ -167,6 +167,8 @@ async def test_a_failover_meanwhile(doomed: Cluster) -> None:
         await doomed.follow("replica-2")
         token = await asyncio.wait_for(waiting, 30)
         assert [position.timeline for position in token] == [2]
+        assert db.view.primary is not None
+        assert db.view.primary.name == "replica-1"
 
 
 async def test_without_a_primary_it_says_so(doomed: Cluster) -> None:

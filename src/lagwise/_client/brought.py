@@ -95,7 +95,7 @@ class Reader:
         return Brought(
             token=merged(token for token in tokens.values() if token),
             names=names,
-            slots=sum(name != self._jar.name and not self._jar.is_crowd(name) for name in names),
+            slots=sum(map(self._jar.is_slot, names)),
             client=hash((*tokens,)),
             untold=(TokenBrought(), *untold),
         )

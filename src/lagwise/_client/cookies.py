@@ -79,6 +79,10 @@ class Jar:
         """Whether this cookie of ours is a crowd's, of any secret."""
         return name.startswith(f"{self.name}-{_CROWD}-")
 
+    def is_slot(self, name: str) -> bool:
+        """Whether this cookie of ours is a slot."""
+        return name != self.name and not self.is_crowd(name)
+
     def brought(self, header: str, most: int) -> list[tuple[str, str]]:
         """Name and value of the first cookies of ours; a client may hold several for several paths or domains."""
         return [(match[1], (match[2] or "").strip()) for match in islice(self._ours.finditer(header), most)]
@@ -95,7 +99,7 @@ class Jar:
     def _set(self, text: str, own: str, covered: Iterable[str], age: int) -> list[str]:
         value = f"={text}; Max-Age={age}; {self._attributes}"
         cookies = [self.name + value, own + value]
-        if removed := {name for name in covered if not self.is_crowd(name)} - {own, self.name}:
+        if removed := {*filter(self.is_slot, covered)} - {own}:
             value = f"=; Max-Age=0; {self._attributes}"
             cookies += [name + value for name in sorted(removed)[:_MOST_REMOVED]]
         return cookies

@@ -17,11 +17,12 @@ def target(view: View, token: CausalToken | None, since: float) -> Position | No
     later: everything committed before that moment is at or below it. So a doubt in the token, a token of a crowd, and a
     position of a timeline that is over are answered by the primary that there is now.
     """
-    floor = token.floor(view.system) if token is not None and not token.crowded_until else None
-    if floor is not None and floor.timeline:
+    floor = token.floor(view.system) if token is not None else None
+    if token is not None and floor is not None and floor.timeline:
         if floor.timeline > view.timeline and not view.denies(floor.timeline, since):
             return None  # another node was promoted: the primary in this picture is the deposed one
-        if floor.timeline == view.timeline and not floor.in_doubt_at and since >= view.suspect_until:
+        exact = not (floor.in_doubt_at or token.crowded_until)
+        if exact and floor.timeline == view.timeline and since >= view.suspect_until:
             return floor
     reading = view.primary.reading if view.primary is not None else None
     if reading is None or reading.at < since:

@@ -33,12 +33,13 @@ class Processes:
         """
         if counted:
             self._due = self._clock() + _GAP
+        if reading.role is Role.REPLICA:
+            self.forget()
+        elif counted:
             known.processes[self] = max(self._before, reading.processes) or known.UNCOUNTED
             self._before = reading.processes
         elif self not in known.processes:
             known.processes[self] = known.UNCOUNTED
-        if reading.role is Role.REPLICA:
-            self.forget()
 
     def refused(self) -> None:
         """Never ask again: this role may not."""
