@@ -7,14 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from asyncpg import InterfaceError, PostgresError  # type: ignore[import-untyped]
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from lagwise import Causality, NoPrimary, Policy, Router, RoutingError
 from lagwise.testing import Cluster, wait_until
-from tests.kit.connections import KINDS, on_replica, reading, write
+from tests.kit.connections import GONE, KINDS, on_replica, reading, write
 from tests.kit.load import errors, loaded
 from tests.kit.routers import QUICK, busy, in_rotation, router
 
@@ -26,7 +25,7 @@ def db(quick: Router) -> Router:
 
 
 READERS, READS = 20, 400
-LOST = (DBAPIError, OSError, InterfaceError, PostgresError, RoutingError)
+LOST = (DBAPIError, RoutingError, *GONE)
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 

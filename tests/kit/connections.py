@@ -4,10 +4,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from asyncpg import InterfaceError, InternalClientError, PostgresError  # type: ignore[import-untyped]
+
 from lagwise import Router
 
 KINDS = ["core", "asyncpg"]
 Ask = Callable[..., Awaitable[Any]]
+GONE = (OSError, InterfaceError, InternalClientError, PostgresError)
+"""What asyncpg raises where its connection is gone; the third where it read so, and the socket is open."""
 
 
 @asynccontextmanager

@@ -14,13 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from lagwise import Causality, Router, RoutingError
 from lagwise.testing import Cluster, wait_until
+from tests.kit.connections import GONE
 from tests.kit.routers import QUICK, in_rotation
 from tests.kit.tenants import DOCS, MINE, TENANTS, TenantSession, as_web, settle_tenants, ways
 
 REQUESTS = int(os.environ.get("LAGWISE_TEST_TENANTS", "200"))
 WAYS = ways()
 # How a request may end when its server does in the middle of it.
-ENDED = (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+ENDED = (SQLAlchemyError, *GONE)
 
 
 @pytest.fixture(scope="module")
