@@ -18,7 +18,7 @@ from lagwise import LSN, CausalToken
 from lagwise._client import redis_presence
 from lagwise._client.redis_scripts import BEAT, REMEMBER, parts_of
 from lagwise._client.signature import Seal
-from lagwise._client.store import name_of
+from lagwise._client.store import Principals, name_of
 from lagwise._client.store_log import StoreLog
 from lagwise._decide.token import SKEW, Position, merged
 from lagwise.store import MemoryStore, RedisStore
@@ -281,6 +281,54 @@ async def test_more_than_can_be_put_aside_is_not_forgotten(redis: RedisServer, m
         assert not await believed(other)
         await redis.age()
         assert await believed(other)
+
+
+async def test_leaving_a_slow_redis_is_bounded(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was put aside is stored one after the other, until other processes take this one for silent anyway."""
+    one = RedisStore(redis.url, lease=0.5)
+    await one.recall(name_of("anyone"), SEAL, WINDOW)
+    presence = one._presence()
+    stored = 0
+
+    async def slowly(_redis: object, _ask: object) -> int:
+        nonlocal stored
+        await asyncio.sleep(0.05)
+        stored += 1
+        return 1
+
+    redis.freeze()
+    for number in range(10_000):  # 500 s of them
+        presence._put_aside(name_of(f"aside {number}"), token(1), SEAL, WINDOW)
+    redis.thaw()
+    monkeypatch.setattr(redis_presence.Presence, "_bounded", slowly)
+    async with asyncio.timeout(60):
+        await one.aclose()
+    assert stored < 1000
+    assert presence._unsaved
+
+
+async def test_a_principal_that_is_named_meanwhile_is_stored_for_too() -> None:
+    """A second one is named while what was written is on its way to the store: it lacks that, and gets it next."""
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def remember(self, name: str, token: CausalToken, seal: Seal, window: float) -> None:
+            began.set()
+            await may_end.wait()
+            await super().remember(name, token, seal, window)
+
+    store = Slow()
+    principals = Principals(store, SEAL)
+    await principals.recall("first", WINDOW)
+    storing = asyncio.create_task(principals.remember(token(5), 1, WINDOW))
+    await began.wait()
+    await principals.recall("second", WINDOW)
+    may_end.set()
+    await storing
+    assert principals.lack(1)
+    await principals.remember(token(5), 1, WINDOW)
+    assert not principals.lack(1)
+    assert (await store.recall(name_of("second"), SEAL, WINDOW)).position(7) == token(5).position(7)
 
 
 async def _silent(store: RedisStore) -> bool:

@@ -2,10 +2,11 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 from sqlalchemy import text
 
-from lagwise import Causality, Policy
+from lagwise import Causality, Policy, Router
 from lagwise.testing import Cluster, wait_until
 from tests.kit.application import Item
 from tests.kit.load import patience
@@ -62,3 +63,25 @@ async def test_hundreds_of_cancelled_requests(cluster: Cluster) -> None:
         assert unmarked == set()
 
         await wait_until(lambda: no_query_runs(cluster), what="the servers to agree")
+
+
+async def test_a_session_that_is_cancelled_while_it_ends_keeps_no_connection(cluster: Cluster, quick: Router) -> None:
+    """Closed outside of a block, under guarantee="session", while it asks a silent node what it has shown."""
+    policy = replace(quick.policy, guarantee="session")
+    async with router(cluster, policy) as db:
+        await in_rotation(db, "replica-1", "replica-2")
+        with Causality():
+            session = db.read(snapshot=True)
+            await (await session.connection()).execute(text("SELECT count(*) FROM item"))
+            (node,) = [name for name, pools in db.pools.items() if pools.load()]
+            await cluster.black_hole(node)
+            try:
+                closing = asyncio.create_task(session.close())
+                await asyncio.wait({closing}, timeout=0.1)
+                closing.cancel()
+                await asyncio.wait({closing})
+                assert closing.cancelled()
+                await wait_until(lambda: busy(db) == 0, what="its connection is in no use")
+            finally:
+                await cluster.heal()
+            del session  # until here it could be used

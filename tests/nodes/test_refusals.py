@@ -150,6 +150,43 @@ async def test_a_primary_that_lets_nobody_in_serves_those_it_has(settled: Cluste
             assert await session.scalar(text("SELECT 'served'")) == "served"
 
 
+async def test_a_replica_that_has_closed_every_connection_is_not_believed(settled: Cluster) -> None:
+    """It may come back from a crash at an earlier position: a closed connection of a session is no evidence."""
+    async with router(settled) as db:
+        await new_readings(db)
+        async with db.read(snapshot=True) as session:
+            await session.scalar(text("SELECT 1"))
+            assert db.pools["replica-1"].load() == 1
+            await let_nobody_in(settled.replicas[0])
+            ours = "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE usename = 'app'"
+            await settled.replicas[0].fetch(ours)
+            await wait_until(lambda: db.view.node("replica-1").reading is None, what="its reading is forgotten")
+            assert db.pools["replica-1"].load() == 1
+
+
+async def test_waiting_for_every_replica_leaves_the_process_free(
+    settled: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The primary refuses the monitor, and is believed: nothing can be waited for, and the event loop goes on."""
+    async with router(settled) as db:
+        await new_readings(db)
+        async with db.write() as session:
+            await session.execute(text("SELECT 1"))
+            before = await let_nobody_in(settled.primary)
+            await end_monitors(settled)
+            await wait_until(
+                lambda: any(one.getMessage() == "node-refuses-connections" for one in caplog.records), what="a refusal"
+            )
+            watch = db._nodes.monitor._watches["primary"]
+            tried = watch.tried_at
+            waiting = asyncio.create_task(db.caught_up(timeout=20))
+            await wait_until(lambda: watch.tried_at > tried + QUICK.probe_interval, what="it was asked in vain")
+            assert not waiting.done()
+            Path(await settled.primary.fetchval("SHOW hba_file")).write_text(before)
+            await settled.primary.execute("SELECT pg_reload_conf()")
+            assert await waiting
+
+
 async def test_new_connections_that_hang(settled: Cluster) -> None:
     """Those that exist work, new ones are never answered: the replica leaves, nothing is cut off, and it comes back."""
     async with router(settled) as db:

@@ -1,9 +1,18 @@
 """Closing ends within a bound, also when nobody answers any more."""
 
 import asyncio
+import gc
+from typing import Any
 
-from lagwise.testing import Cluster
+import asyncpg  # type: ignore[import-untyped]
+import pytest
+from sqlalchemy.pool import NullPool
+
+from lagwise import NotOpen
+from lagwise.testing import Cluster, wait_until
 from tests.kit.pools import pools_of, take
+
+ROLES = pytest.mark.parametrize("role", ["reads", "writes"])
 
 
 async def test_silent_servers_are_cut_off(cluster: Cluster) -> None:
@@ -21,6 +30,66 @@ async def test_silent_servers_are_cut_off(cluster: Cluster) -> None:
     finally:
         await cluster.heal()
     assert all(driver.is_closed() for driver in drivers)
+
+
+@ROLES
+async def test_a_session_in_line_hears_that_the_pool_was_closed(cluster: Cluster, role: str) -> None:
+    """SQLAlchemy would let it connect anew, to a pool that nobody closes any more."""
+    pools = pools_of(cluster.primary.url, pool_size=1)
+    engine = getattr(pools, role)
+    held = await take(engine)
+    waiting = asyncio.create_task(take(engine))
+    await wait_until(lambda: engine.counters.waiting, what="a session in line")
+    await pools.close(2.0)
+    with pytest.raises(NotOpen, match="before this session got a connection to node"):
+        await waiting
+    driver = held.connection.connection.driver_connection
+    assert not driver.is_closed()
+    await held.close()
+    assert driver.is_closed()  # nobody would close it in a pool that is disposed of
+
+
+@ROLES
+async def test_a_session_that_connects_hears_it_too(cluster: Cluster, role: str) -> None:
+    """The server is silent: asyncpg alone would wait for a minute."""
+    pools = pools_of(cluster.primary.url, pool_size=1)
+    engine = getattr(pools, role)
+    await cluster.black_hole("primary")
+    try:
+        waiting = asyncio.create_task(take(engine))
+        await wait_until(lambda: engine.attempts._running, what="a connection under way")
+        await pools.close(0.5)
+        with pytest.raises(NotOpen):
+            await waiting
+    finally:
+        await cluster.heal()
+
+
+OVERFLOW: dict[str, Any] = {"pool_size": 1, "max_overflow": 4}
+
+
+@ROLES
+@pytest.mark.parametrize("options", [OVERFLOW, {"poolclass": NullPool}], ids=["overflow", "NullPool"])
+async def test_a_connection_that_its_pool_discards_is_forgotten(
+    cluster: Cluster, role: str, options: dict[str, Any]
+) -> None:
+    """However many come and go: closed connections, and what was known of them, do not stay in memory."""
+    pools = pools_of(cluster.primary.url, **options)
+    engine = getattr(pools, role)
+    before = closed_connections()
+    for _ in range(5):
+        taken = [await take(engine) for _ in range(5)]
+        for one in taken:
+            await one.close()
+    del taken, one
+    assert closed_connections() - before <= 2
+    await pools.close(2.0)
+
+
+def closed_connections() -> int:
+    """The driver's connections in memory that are closed."""
+    gc.collect()
+    return sum(issubclass(type(one), asyncpg.Connection) and one.is_closed() for one in gc.get_objects())
 
 
 async def test_pools_open_again(cluster: Cluster) -> None:

@@ -52,7 +52,7 @@ class Jar:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"cookie must be a name of letters, digits, - and _, not {self.name!r}")
+            raise ValueError(f"cookie must be a name of at most 64 letters, digits, - and the like, not {self.name!r}")
 
     def set(self, text: str, covered: Iterable[str], age: int) -> list[str]:
         """The Set-Cookie values for a token that covers the cookies of these names; age in seconds."""

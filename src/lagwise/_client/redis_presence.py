@@ -115,13 +115,15 @@ class Presence:
                     await aside.wait()
 
     async def leave(self) -> None:
-        """End the lease at once if all is stored; otherwise let it run out."""
+        """End the lease at once if all is stored, within the lease's time; otherwise let it run out."""
         # A client library may swallow a cancellation that arrives together with an error.
         self._leaving = True
         self._heart.cancel()
         await asyncio.wait({self._heart})
         with contextlib.suppress(Exception):
-            await self._empty()
+            # From then on other processes take this one for silent anyway.
+            async with asyncio.timeout(self._lease):
+                await self._empty()
             if not self._unsaved and not self._dropped:
                 await self._bounded(lambda: self._redis.zrem(self._processes, self._me))
 

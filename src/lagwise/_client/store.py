@@ -81,8 +81,10 @@ class Principals:
         if token.crowded_until:
             # What a crowd's other answers have told is known to none of the principal's other clients.
             token = token.including([Position(system=0, in_doubt_at=token.crowded_until)])
-        await asyncio.gather(*(self._store.remember(name, token, self._seal, window) for name in self._names))
-        self._saved = changes
+        names = tuple(self._names)
+        await asyncio.gather(*(self._store.remember(name, token, self._seal, window) for name in names))
+        if len(names) == len(self._names):  # one that was named meanwhile lacks it
+            self._saved = changes
 
 
 def name_of(key: str) -> str:

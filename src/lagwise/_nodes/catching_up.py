@@ -1,5 +1,6 @@
 """Waits until every replica has a position: after a migration, before what needs it is started."""
 
+import asyncio
 import math
 from math import inf
 
@@ -10,6 +11,9 @@ from lagwise.errors import NotOpen
 from lagwise.policy import Policy
 
 _NOTHING = CausalToken()
+# Seconds until the view is looked at again, where nothing could be waited for: the primary was asked and refuses new
+# connections, or too many wait already. Without it the loop would hold the process.
+_PAUSE = 0.05
 
 
 async def caught_up(
@@ -37,6 +41,8 @@ async def caught_up(
     await monitor.settled(began, min(deadline, began + 2 * policy.probe_timeout), every=True)
     goal: Position | None = None
     while True:
+        if monitor.stopped:
+            raise NotOpen("the Router was closed while this waited for its replicas")
         view = monitor.view
         if view.alone:
             return token or _NOTHING
@@ -55,7 +61,7 @@ async def caught_up(
             # Where only nodes out of rotation lack it, no position that a replica reaches changes that.
             rotating = goal is not None and any(node in view.rotation for node in lack)
             reached = await monitor.reached_by_all(goal.lsn if goal is not None and rotating else inf, deadline)
-        if monitor.stopped:
-            raise NotOpen("the Router was closed while this waited for its replicas")
-        if not reached and monitor.clock() >= deadline:
-            raise not_caught_up(monitor.view, goal, timeout, monitor.clock())
+        if not reached:
+            if monitor.clock() >= deadline:
+                raise not_caught_up(monitor.view, goal, timeout, monitor.clock())
+            await asyncio.sleep(_PAUSE)

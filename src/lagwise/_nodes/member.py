@@ -1,11 +1,13 @@
 """One node: its connections, how it is probed, and where its commits end."""
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Self
 
+from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise._nodes.positions import Positions
@@ -30,6 +32,7 @@ class Member:
             timeout=timeout,
             clock=time.monotonic,
             pooled=partial(_engines, pools),
+            held=partial(_held, pools),
             framed=pools.pooling.framed,
         )
         return cls(pools, prober, Positions(timeout=timeout, clock=time.monotonic))
@@ -42,3 +45,7 @@ class Member:
 
 def _engines(pools: Pools) -> Collection[AsyncEngine]:
     return pools.in_use().values()
+
+
+def _held(pools: Pools) -> Iterator[Connection]:
+    return chain.from_iterable(tally.in_use() for tally in pools.tallies.values())

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from asyncpg import InsufficientPrivilegeError, PostgresError  # type: ignore[import-untyped]
+from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise._decide.lsn import LSN
@@ -12,7 +13,7 @@ from lagwise._decide.view import Reading, Role
 from lagwise._nodes.probe import FLUSH, answer, ask
 from lagwise._nodes.processes import Processes
 from lagwise._pools.counters import checked_out, idle
-from lagwise._pools.driver import TransactionPooler
+from lagwise._pools.driver import TransactionPooler, is_closed
 from lagwise._pools.patience import Patience, patient
 
 _DEAD = 3  # how many idle connections of a pool may turn out to be dead before the probe has failed
@@ -25,8 +26,8 @@ class Prober:
     node's pools, borrowed for the length of the question. So a node that is full is still read, as long as the
     connections that it has accepted work.
 
-    `timeout` bounds the connect and each question, in seconds. `pooled` gives the engines of the node's pools.
-    `framed`: each question has a transaction of its own.
+    `timeout` bounds the connect and each question, in seconds. `pooled` gives the engines of the node's pools, `held`
+    the connections that sessions hold. `framed`: each question has a transaction of its own.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Prober:
         timeout: float,
         clock: Callable[[], float],
         pooled: Callable[[], Iterable[AsyncEngine]] = tuple,
+        held: Callable[[], Iterable[Connection]] = tuple,
         framed: bool = False,
     ) -> None:
         self._source = engine
@@ -45,6 +47,7 @@ class Prober:
         self._alone = alone
         self._framed = framed
         self._pooled = pooled
+        self._held = held
         self._driver: Any = None
         self._apart: Any = None
         self._latest: Reading | None = None
@@ -76,8 +79,12 @@ class Prober:
 
     @property
     def in_use(self) -> bool:
-        """Whether sessions hold connections to the node."""
-        return any(checked_out(each.sync_engine.pool) for each in self._pooled())
+        """Whether sessions hold connections to the node that are open.
+
+        A server that restarts has closed all of them. What it said before is no use then: a replica that has crashed
+        may open again at an earlier position.
+        """
+        return any(not (one.invalidated or is_closed(one)) for one in self._held())
 
     async def read(self) -> Reading:
         """Ask the node for its identity and its position.

@@ -28,10 +28,10 @@ from lagwise._pools.driver import (
 from lagwise._pools.internals import OptionedEngine, drop_resets, most_overflow
 from lagwise._pools.reserve import Reserve
 from lagwise._pools.setup import Setup
-from lagwise._pools.traffic import Traffic, Users
+from lagwise._pools.traffic import Traffic
 from lagwise._pools.translation import cut_off, translation
 from lagwise._pools.turns import TurnedAway, Turns
-from lagwise.errors import NoPrimary, RoutingError
+from lagwise.errors import NoPrimary, NotOpen, RoutingError
 
 _MOST_CLOSED = 1000  # dead connections that one session passes over
 
@@ -54,8 +54,8 @@ class RoutedEngine(OptionedEngine):
         self.for_async = AsyncEngine(self)
         self.reserve = Reserve()
         self.fenced = reads and setup is not None
+        self._closed = False
         self.pooling = traffic.pooling
-        traffic.users.append(Users(self))
         if reads and setup is None:
             sqlite.refuse_writes(self)
 
@@ -69,10 +69,11 @@ class RoutedEngine(OptionedEngine):
             sqlalchemy.exc.TimeoutError: the pool is exhausted; the message names it and its numbers.
         """
         self.hear()
+        if self._closed:
+            self._require_open()
         task = asyncio.current_task()
         assert task is not None
-        request, counters = current(), self.counters
-        reserved = False
+        request, counters, reserved = current(), self.counters, False
         if counters.waiting or not idle(self.pool):
             reserved = self._wait(task, request)
         else:
@@ -103,6 +104,17 @@ class RoutedEngine(OptionedEngine):
             )
         return connection
 
+    def close(self) -> None:
+        """End the waits for a connection, in line and for the network, with `NotOpen`, and refuse each new one."""
+        self._closed = True
+        self.attempts.abort()
+        self.attempts.close()
+        self.turns.turn_away()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise NotOpen(f"the Router was closed before this session got a connection to {self.traffic.name}")
+
     def _wait(self, task: asyncio.Task[Any], request: Causality | None) -> bool:
         """Wait for the session's turn, unless a connection is available; whether to use the reserve then."""
         pool = self.pool
@@ -127,6 +139,7 @@ class RoutedEngine(OptionedEngine):
         except TimeoutError as error:
             raise self._exhausted() from error
         except TurnedAway as error:
+            self._require_open()
             raise not_connected(
                 f"{self.traffic.name} does not answer, and gave this read no connection. Retry.",
                 error,
@@ -165,18 +178,17 @@ class RoutedEngine(OptionedEngine):
         if self.attempts.timed_out(task) and isinstance(error, asyncio.CancelledError):
             error = TimeoutError()
         self.turns.go_on()
+        if isinstance(error, Exception):
+            self._require_open()
         if isinstance(error, PoolTimeout):
             raise self._exhausted() from error
         if isinstance(error, RoutingError) or not isinstance(error, Exception) or not failed_to_connect(error):
             return
         self.traffic.suspect(type(getattr(error, "orig", None) or error).__name__)
+        said = f"refused a new connection: {describe(error)}"
         if isinstance(error, TimeoutError):
             self.traffic.turn_away()
-        said = (
-            f"gave no new connection within {self.traffic.connect_timeout:g} s"
-            if isinstance(error, TimeoutError)
-            else f"refused a new connection: {describe(error)}"
-        )
+            said = f"gave no new connection within {self.traffic.connect_timeout:g} s"
         if self.reads:
             on_replica = self.traffic.in_recovery()
             raise not_connected(f"{self.traffic.name} {said}. Retry.", error, on_replica=on_replica) from error

@@ -16,7 +16,8 @@ def keep_alive(driver: Any, seconds: float, *, reads: bool) -> None:
 
     A firewall or a load balancer that has forgotten a quiet connection drops its packets: without this a statement
     waits for a quarter of an hour. So a connection that is quiet for `seconds` is asked, which also keeps those in
-    between from forgetting it, and is closed after three questions without an answer, within twice the time.
+    between from forgetting it, and is closed after three questions without an answer, after about twice the time: each
+    of the two parts is rounded up to whole seconds.
 
     One for reads is also closed when what it has sent was not received for `seconds`. One for writes is not: Linux
     counts a server that is alive and reads no further, because a batch waits for a lock, as one that does not receive.

@@ -24,7 +24,7 @@ from lagwise._pools.limiting import over_limit, stopped
 from lagwise._pools.options import defaults_for, without_isolation
 from lagwise._pools.pooling import Pooling
 from lagwise._pools.setup import Setup
-from lagwise._pools.traffic import Traffic
+from lagwise._pools.traffic import Traffic, Users
 from lagwise._pools.turns import Turns
 from lagwise._pools.writing import WritingConnection
 
@@ -115,9 +115,11 @@ class Pools:
         self, engine: AsyncEngine, role: str, kind: type[PooledConnection], *, reads: bool
     ) -> RoutedEngine:
         setup = self._setups.get(role)
-        return RoutedEngine(
+        routed = RoutedEngine(
             engine.sync_engine, self.traffic, self.tallies[role], self._turns[role], setup, kind=kind, reads=reads
         )
+        self.traffic.users.append(Users(routed))
+        return routed
 
     def load(self) -> int:
         """Connections for reads that are in use."""
@@ -137,9 +139,7 @@ class Pools:
         First idle connections are closed, all at the same time, then the pools are disposed of; each of the two may
         take `timeout` seconds. Idle connections that the server does not answer in time are cut off.
         """
-        for engine in (self.__dict__.get(name) for name in ("reads", "writes")):
-            if engine is not None:
-                engine.attempts.close()
+        self.traffic.close()
         own = [engine for engine in self._engines if engine is not self._given]
         reserves = [self.__dict__[name].reserve.pool for name in ("reads", "writes") if name in self.__dict__]
         kept = self._setups.get("writing") if self._given is not None else None

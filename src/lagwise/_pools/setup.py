@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from time import monotonic
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import event
@@ -73,7 +73,8 @@ class Setup:
         self._heard: WeakKeyDictionary[Any, Heard] = WeakKeyDictionary()
         self._unready: WeakKeyDictionary[asyncio.Task[Any], Any] = WeakKeyDictionary()
         self._owned = False
-        self._infos: WeakKeyDictionary[Any, dict[Any, Any]] = WeakKeyDictionary()
+        # Records of the pool are weak here: their `info` refers to the connection, which must not keep itself alive.
+        self._records: WeakKeyDictionary[Any, ref[Any]] = WeakKeyDictionary()
         self.drivers: WeakSet[Any] = WeakSet()
         """The driver's connections that are set up and may be open."""
 
@@ -92,7 +93,7 @@ class Setup:
             self._guarded(self._begin, engine, adapter)
 
         def ends(adapter: Any, record: Any) -> None:
-            self._guarded(self._end, engine, adapter, record.info)
+            self._guarded(self._end, engine, adapter, record)
 
         pool: Pool = engine.pool
         event.listen(engine, "do_connect", connecting)
@@ -112,8 +113,9 @@ class Setup:
         Those that are not in `using` are closed: a pooler in between may keep a server process for each. In a pool
         that has an owner they may be in the owner's use.
         """
-        for driver, info in list(self._infos.items()):
-            info[IS_CLOSED] = _outdated
+        for driver, record in list(self._records.items()):
+            if (kept := record()) is not None:
+                kept.info[IS_CLOSED] = _outdated
             if not self._owned and driver not in using:
                 driver.terminate()
 
@@ -151,8 +153,8 @@ class Setup:
         if self._settings and driver not in self._opening.started:
             adapter.run_async(lambda driver: driver.execute(self._script))
 
-    def _end(self, engine: Engine, adapter: Any, info: dict[Any, Any]) -> None:
-        driver = adapter.driver_connection
+    def _end(self, engine: Engine, adapter: Any, record: Any) -> None:
+        driver, info = adapter.driver_connection, record.info
         if not self._writes:
             self._pooling.settle(engine.dialect, adapter)
         if self._settings:
@@ -160,7 +162,7 @@ class Setup:
         if self._role != "monitoring":
             info[RESTORES] = adapter.run_async(self._made if self._pooling.keeps else self._leads_home)
         info[IS_CLOSED] = driver.is_closed
-        self._infos[driver] = info
+        self._records[driver] = ref(record)
         heard = self._heard.pop(driver, None)
         if heard is not None:
             driver.remove_query_logger(heard.query)

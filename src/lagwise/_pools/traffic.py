@@ -31,11 +31,20 @@ class Users:
 
     def outdate(self) -> None:
         """Let no session get a connection that there is now, and close those in use when their sessions end."""
+        using = self._spoil()
+        if self.engine.setup is not None:
+            self.engine.setup.outdate([driver_of(each) for each in using if not each.invalidated])
+
+    def close(self) -> None:
+        """End the waits for a connection, and close those in use when their sessions end: their pool is disposed of."""
+        self.engine.close()
+        self._spoil()
+
+    def _spoil(self) -> list[Any]:
         using = self._in_use()
         for connection in using:
             connection.touched = connection.spoilt = True
-        if self.engine.setup is not None:
-            self.engine.setup.outdate([driver_of(each) for each in using if not each.invalidated])
+        return using
 
     def _in_use(self) -> list[Any]:
         return [each for each in self.engine.counters.in_use() if each.engine is self.engine]
@@ -110,6 +119,11 @@ class Traffic:
             for users in self.users:
                 if users.read:
                     users.turn_away()
+
+    def close(self) -> None:
+        """No session gets a connection any more."""
+        for users in self.users:
+            users.close()
 
     def forgotten(self, error: str) -> None:
         """Look again for a pooler that hands server processes on: the server does not know a prepared statement."""

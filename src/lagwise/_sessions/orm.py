@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session, SessionTransaction, SessionTransactionOrigin
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from lagwise._pools.driver import NotConnected
+from lagwise._pools.driver import NotConnected, abandon
 from lagwise._pools.internals import has_pending
 from lagwise._pools.writing import WritingConnection
 from lagwise._sessions.asking import end_transaction, in_block, names_a_bind, used_after_its_end, wants_stream
@@ -198,6 +198,16 @@ class RoutingSession(Session):
             return not self.in_transaction() or (lease.ends_silently and not lease.held)
         return False
 
+    def _remember(self, lease: Lease) -> None:
+        """Ask for the position that the client may have seen; a session that is cancelled then keeps no connection."""
+        try:
+            await_only(lease.remember())
+        except BaseException:
+            if lease.connection is not None:
+                abandon(lease.connection)  # to end it gracefully would wait again, and be cancelled again
+            self.invalidate()
+            raise
+
     def close(self) -> None:
         """Close; a later use of the session chooses its node anew."""
         lease = self.lease
@@ -206,7 +216,7 @@ class RoutingSession(Session):
             return
         try:
             if (lease.held if lease.commit is None else not lease.commit.covered) and lease.owes and in_greenlet():
-                await_only(lease.remember())
+                self._remember(lease)
             super().close()
         except Exception as error:
             if lease.intent.write or not lease.drop_if_lost(error):
