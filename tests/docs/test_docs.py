@@ -7,7 +7,6 @@ import importlib
 import inspect
 import json
 import re
-import shlex
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import fields
@@ -15,16 +14,13 @@ from pathlib import Path
 from subprocess import PIPE, STDOUT
 from typing import Any
 
-import click
 import pytest
-import typer
 from pydantic import BaseModel
 
 from lagwise import Policy, Reason, errors, health
 from lagwise._decide.view import Standing
 from lagwise._pools.options import DEFAULTS
 from lagwise.asgi import CausalityMiddleware
-from lagwise.cli import app as command_line
 from lagwise.errors import RoutingError
 from lagwise.testing import Cluster
 from tests.kit.serving import client, served
@@ -208,38 +204,6 @@ def test_every_module_is_in_the_house() -> None:
 def test_examples_in_docstrings_hold(name: str) -> None:
     """What a docstring shows is what happens."""
     assert doctest.testmod(importlib.import_module(name)).failed == 0
-
-
-def _shown_commands() -> list[str]:
-    """Every `lagwise ...` command line in the documentation."""
-    found = []
-    for page in PAGES:
-        shell = "".join(block.code for block in blocks(page) if block.language == "sh")
-        inline = re.findall(r"`((?:uv run )?lagwise [a-z][^`\n]*)`", page.read_text())
-        indented = re.findall(r"^ {4}(lagwise .*)", page.read_text(), re.M)
-        lines = re.findall(r"^(?:uv run )?lagwise .*", shell, re.M)
-        found += [line.removeprefix("uv run ") for line in (*inline, *indented, *lines)]
-    return sorted(set(found))
-
-
-@pytest.mark.parametrize("line", _shown_commands())
-def test_every_command_is_understood(line: str) -> None:
-    """Each command with its options parses; it is not run."""
-    command: click.Command | Any = typer.main.get_command(command_line)
-    words = shlex.split(line, comments=True)[1:]
-    context = None
-    while hasattr(command, "commands") and words:
-        context = command.make_context(command.name, [], resilient_parsing=True, parent=context)
-        command = command.commands[words.pop(0)]
-    command.make_context(command.name, words, parent=context)
-
-
-def test_contributing_names_what_is_checked() -> None:
-    """Each command of `.ci/run` is in CONTRIBUTING, word for word."""
-    checked = re.findall(r"(uv run [a-z][^>|\n]*?)(?: >.*| \|\|.*)?$", (ROOT / ".ci" / "run").read_text(), re.M)
-    assert checked
-    shown = _text(ROOT / "CONTRIBUTING.md")
-    assert [command for command in checked if not re.search(rf"^{re.escape(command)}( |$)", shown, re.M)] == []
 
 
 async def _python(*arguments: str, cwd: Path) -> tuple[int | None, str]:

@@ -141,11 +141,14 @@ async def test_a_process_that_loses_its_primary_gets_reads_only(both: Both, tmp_
 
 
 async def test_health_is_not_for_the_public(both: Both, tmp_path: Path) -> None:
-    """Through either load balancer, as shown, health is a 404."""
+    """Through either load balancer, as shown, health is a 404 of its own, however the path is written."""
     applications, _ = both
     addresses = [one.address for one in applications]
     for kind in (HAProxy, Nginx):
         async with kind(tmp_path, addresses).running() as balancer, httpx.AsyncClient(verify=False) as client:
-            answers = [await client.get(f"{balancer.url}/health{path}") for path in ("/ready", "/nodes", "/live")]
+            paths = ("/health/ready", "/health/nodes", "/health/live", "/health", "/health/", "/%68ealth/nodes")
+            answers = [await client.get(f"{balancer.url}{path}") for path in paths]
             answers.append(await client.post(f"{balancer.url}/health/drain"))
-            assert [answer.status_code for answer in answers] == [404] * 4
+            kinds = [(answer.status_code, answer.headers["content-type"]) for answer in answers]
+            assert kinds == [(404, "text/html")] * len(answers)  # the application's are JSON
+            assert (await client.get(f"{balancer.url}/healthy")).headers["content-type"] == "application/json"
