@@ -77,7 +77,7 @@ async def test_a_session_that_is_cancelled_while_it_ends_keeps_no_connection(clu
             await cluster.black_hole(node)
             try:
                 closing = asyncio.create_task(session.close())
-                await asyncio.wait({closing}, timeout=0.1)
+                await wait_until(lambda: len(db._nodes.monitor._watches[node].tried), what="it asks")
                 closing.cancel()
                 await asyncio.wait({closing})
                 assert closing.cancelled()

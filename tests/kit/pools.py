@@ -3,10 +3,13 @@
 import asyncio
 from typing import Any
 
+import pytest
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from lagwise._pools.engine import RoutedEngine
 from lagwise._pools.pools import Pools
+
+ROLES = pytest.mark.parametrize("role", ["reads", "writes"])
 
 
 def pools_of(target: Any, **options: Any) -> Pools:

@@ -112,8 +112,8 @@ def busy(db: Router) -> int:
     )
 
 
-async def no_query_runs(cluster: Cluster) -> bool:
-    """Whether no server has a transaction or a query of ours open."""
+async def no_query_runs(cluster: Cluster, like: str = "%") -> bool:
+    """Whether no server has a transaction or a query of ours open whose latest statement is like this one."""
     query = """SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
-               AND pid <> pg_backend_pid() AND state <> 'idle'"""
-    return [0] * len(cluster.nodes) == [await node.fetchval(query) for node in cluster.nodes.values()]
+               AND pid <> pg_backend_pid() AND state <> 'idle' AND query LIKE $1"""
+    return [0] * len(cluster.nodes) == [await node.fetchval(query, like) for node in cluster.nodes.values()]

@@ -10,9 +10,7 @@ from sqlalchemy.pool import NullPool
 
 from lagwise import NotOpen
 from lagwise.testing import Cluster, wait_until
-from tests.kit.pools import pools_of, take
-
-ROLES = pytest.mark.parametrize("role", ["reads", "writes"])
+from tests.kit.pools import ROLES, pools_of, take
 
 
 async def test_silent_servers_are_cut_off(cluster: Cluster) -> None:

@@ -14,9 +14,7 @@ from lagwise._pools.driver import NotConnected, WaitsForItself
 from lagwise._pools.pools import Pools
 from lagwise.testing import Cluster, wait_until
 from tests.kit.logs import a_filter_that_raises
-from tests.kit.pools import ended, pools_of, take
-
-ROLES = pytest.mark.parametrize("role", ["reads", "writes"])
+from tests.kit.pools import ROLES, ended, pools_of, take
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ class Presence:
         self._heart.cancel()
         await asyncio.wait({self._heart})
         with contextlib.suppress(Exception):
-            # From then on other processes take this one for silent anyway.
+            # When the lease is over, other processes take this one for silent anyway.
             async with asyncio.timeout(self._lease):
                 await self._empty()
             if not self._unsaved and not self._dropped:

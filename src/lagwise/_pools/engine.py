@@ -70,7 +70,7 @@ class RoutedEngine(OptionedEngine):
         """
         self.hear()
         if self._closed:
-            self._require_open()
+            raise self._not_open()
         task = asyncio.current_task()
         assert task is not None
         request, counters, reserved = current(), self.counters, False
@@ -105,15 +105,12 @@ class RoutedEngine(OptionedEngine):
         return connection
 
     def close(self) -> None:
-        """End the waits for a connection, in line and for the network, with `NotOpen`, and refuse each new one."""
+        """Refuse each connection from now on; a session that is turned away, or cut off, hears `NotOpen`."""
         self._closed = True
-        self.attempts.abort()
         self.attempts.close()
-        self.turns.turn_away()
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise NotOpen(f"the Router was closed before this session got a connection to {self.traffic.name}")
+    def _not_open(self) -> NotOpen:
+        return NotOpen(f"the Router was closed before this session got a connection to {self.traffic.name}")
 
     def _wait(self, task: asyncio.Task[Any], request: Causality | None) -> bool:
         """Wait for the session's turn, unless a connection is available; whether to use the reserve then."""
@@ -139,7 +136,8 @@ class RoutedEngine(OptionedEngine):
         except TimeoutError as error:
             raise self._exhausted() from error
         except TurnedAway as error:
-            self._require_open()
+            if self._closed:
+                raise self._not_open() from None
             raise not_connected(
                 f"{self.traffic.name} does not answer, and gave this read no connection. Retry.",
                 error,
@@ -178,8 +176,8 @@ class RoutedEngine(OptionedEngine):
         if self.attempts.timed_out(task) and isinstance(error, asyncio.CancelledError):
             error = TimeoutError()
         self.turns.go_on()
-        if isinstance(error, Exception):
-            self._require_open()
+        if self._closed and isinstance(error, Exception):
+            raise self._not_open() from error
         if isinstance(error, PoolTimeout):
             raise self._exhausted() from error
         if isinstance(error, RoutingError) or not isinstance(error, Exception) or not failed_to_connect(error):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from time import monotonic
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakKeyDictionary, ref
 
 import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import event
@@ -75,8 +75,11 @@ class Setup:
         self._owned = False
         # Records of the pool are weak here: their `info` refers to the connection, which must not keep itself alive.
         self._records: WeakKeyDictionary[Any, ref[Any]] = WeakKeyDictionary()
-        self.drivers: WeakSet[Any] = WeakSet()
+
+    @property
+    def drivers(self) -> list[Any]:
         """The driver's connections that are set up and may be open."""
+        return list(self._records)
 
     def listen(self, engine: Engine, *, owned: bool) -> list[tuple[Any, str, Callable[..., Any]]]:
         """Set up each new connection of this engine's pool; answers the listeners, for `event.remove`.
@@ -169,7 +172,6 @@ class Setup:
         task = asyncio.current_task()
         if task is not None:
             self._unready.pop(task, None)
-        self.drivers.add(driver)
         if self._counters is not None:
             self._counters.open(monotonic(), heard.began if heard is not None else None)
 

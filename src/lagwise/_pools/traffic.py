@@ -38,6 +38,7 @@ class Users:
     def close(self) -> None:
         """End the waits for a connection, and close those in use when their sessions end: their pool is disposed of."""
         self.engine.close()
+        self.turn_away()
         self._spoil()
 
     def _spoil(self) -> list[Any]:
