@@ -19,10 +19,9 @@ from tests.kit.serving import client
 from .loading import environment
 
 ROOT = Path(__file__).parents[2]
-APP = "examples.app:app"
 # How each is told of its workers, an address, and the application.
 SERVERS = {
-    "uvicorn": ["--workers", "{workers}", "--host", "127.0.0.1", "--port", "{port}", APP],
+    "uvicorn": ["--workers", "{workers}", "--host", "127.0.0.1", "--port", "{port}", "{app}"],
     "gunicorn": [
         "--workers",
         "{workers}",
@@ -30,10 +29,10 @@ SERVERS = {
         "uvicorn_worker.UvicornWorker",
         "--bind",
         "127.0.0.1:{port}",
-        APP,
+        "{app}",
     ],
-    "hypercorn": ["--workers", "{workers}", "--bind", "127.0.0.1:{port}", APP],
-    "granian": ["--workers", "{workers}", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", APP],
+    "hypercorn": ["--workers", "{workers}", "--bind", "127.0.0.1:{port}", "{app}"],
+    "granian": ["--workers", "{workers}", "--interface", "asgi", "--host", "127.0.0.1", "--port", "{port}", "{app}"],
 }
 TABLE = "CREATE TABLE IF NOT EXISTS items (id serial PRIMARY KEY, text varchar NOT NULL, done boolean NOT NULL)"
 
@@ -46,7 +45,13 @@ def installed(server: str) -> None:
 
 @asynccontextmanager
 async def started(
-    server: str, cluster: Cluster, log: Path, *, workers: int = 2, more: Mapping[str, str] | None = None
+    server: str,
+    cluster: Cluster,
+    log: Path,
+    *,
+    app: str = "examples.app:app",
+    workers: int = 2,
+    more: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     """The server, once one of its workers is ready; its base URL, and its first process. SIGTERM ends it."""
     port = free_port()
@@ -54,7 +59,7 @@ async def started(
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             program,
-            *(argument.format(port=port, workers=workers) for argument in SERVERS[server]),
+            *(argument.format(app=app, port=port, workers=workers) for argument in SERVERS[server]),
             cwd=ROOT,
             env={**os.environ, **environment(cluster), "PYTHONPATH": str(ROOT), **(more or {})},
             stdout=output,
