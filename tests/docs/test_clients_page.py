@@ -8,11 +8,13 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from lagwise import Router
 from lagwise.httpx import propagate
 from lagwise.store import RedisStore
 from lagwise.testing import Cluster
 from tests.kit.http import SECRET, http, opened
 from tests.kit.redis_server import redis_server
+from tests.kit.routers import PATIENT
 
 from .pages import ROOT, blocks, run
 
@@ -26,7 +28,9 @@ async def test_its_clients_read_what_the_others_wrote(
     urls = {"primary": cluster.primary.url, "replica-1": cluster.replicas[0].url}
     async with redis_server(tmp_path) as redis:
         monkeypatch.setenv("REDIS_URL", redis.url)
-        # On a busy machine Redis may be late once, and the reads of principals would use the primary for minutes.
+        # On a busy machine Redis may be late once, or all of this take longer than the default `max_lag`: then reads
+        # would use the primary.
+        monkeypatch.setattr("lagwise.Router", partial(Router, policy=PATIENT))
         monkeypatch.setattr("lagwise.store.RedisStore", partial(RedisStore, timeout=5, lease=20))
         page: Any = await run(shown, urls, monkeypatch)
 
