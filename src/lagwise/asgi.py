@@ -1,5 +1,6 @@
 """The ASGI middleware that carries a client's causality from one request to the next."""
 
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,6 +16,7 @@ from lagwise._client.signature import Seal
 from lagwise._client.store import Principals, Store
 from lagwise._decide.events import TokenIssued
 from lagwise._decide.token import CausalToken
+from lagwise._say import say
 
 _SCOPE = "lagwise.causality"
 _STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
@@ -88,13 +90,12 @@ class CausalityMiddleware:
         self._route_header = route_header
         self._store = store
         self._key = key
+        self._warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application inside the client's causality."""
-        if scope["type"] not in {"http", "websocket"} or _SCOPE in scope:
-            if scope["type"] == "lifespan" and self._store is not None:
-                send = _closing(self._store, send)
-            await self.app(scope, receive, send)
+        if scope["type"] not in {"http", "websocket"} or _under_way(scope):
+            await self._pass_through(scope, receive, send)
             return
         arrived = time.monotonic()
         brought = self._reader.read(scope["headers"])
@@ -121,7 +122,7 @@ class CausalityMiddleware:
                 if message["type"] in _STARTS:
                     if self._moment and seen.writing and message["type"] == "http.response.start":
                         route = getattr(scope.get("route"), "path", "")
-                        hold = Hold(send, seen, moment=self._moment, route=route, prepare=prepare)
+                        hold = Hold(send, seen, request.answer, moment=self._moment, route=route, prepare=prepare)
                         return hold.pass_on(message)
                     prepare(message)
                 return send(message)
@@ -147,6 +148,18 @@ class CausalityMiddleware:
             if hold is not None:
                 await hold.leave()
             await _remember(principals, seen)
+
+    async def _pass_through(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            send = send if self._store is None else _closing(self._store, send)
+        elif self._store is not None and _under_way(scope) and not self._warned:
+            self._warned = True
+            say(
+                logging.WARNING,
+                "middleware-ignored: another CausalityMiddleware is around the one with a store, and carries the "
+                "tokens. Give store= and key= to the outermost one.",
+            )
+        await self.app(scope, receive, send)
 
     def _answer(
         self, message: Message, seen: Causality, request: Request, brought: Brought, scope: Scope, arrived: float
@@ -189,6 +202,15 @@ class CausalityMiddleware:
                 return self._jar.set(text, brought.names, age)
             crowded = math.ceil(now) + _AHEAD
         return self._jar.set_in_crowd(self._seal.sealed(token.crowded(crowded)), brought.names, age)
+
+
+def _under_way(scope: Scope) -> bool:
+    """Whether a middleware around this one serves the request.
+
+    A scope may come again when its request has been served: for a retry, or for another application.
+    """
+    around: Causality | None = scope.get(_SCOPE)
+    return around is not None and around.under_way
 
 
 def _covered(principals: Principals, seen: Causality, send: Send) -> Send:

@@ -43,7 +43,7 @@ INNER = {
     "LSN": {"normalised"},
     "CausalToken": {"of", "including", "position", "floor", "crowded", "in_crowd"},
     "Causality": {
-        *("changes", "refused", "request", "serve", "prepare_answer", "writing", "under_way"),
+        *("answer", "changes", "request", "serve", "writing", "under_way"),
         *("begin", "saw", "learn", "doubt", "carriers"),
     },
     "RedisStore": {"recall", "remember"},

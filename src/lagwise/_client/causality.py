@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar, Token
 
 from lagwise._client import known
+from lagwise._client.answer import Answer
 from lagwise._client.doubts import doubt
 from lagwise._client.leaving import leave
 from lagwise._client.request import Request
@@ -39,9 +40,9 @@ class Causality:
 
     changes = 0
     """How often a position or a doubt was added; a session compares this count with that of its opening."""
-    refused = False
-    """Whether the server has refused the latest COMMIT of the answer that is being prepared."""
     request: Request | None = None  # that the block serves
+    answer: Answer | None = None  # that it, or a block around it, leads to
+    _alone = True
     _grew = False
     _window = 0.0
 
@@ -79,8 +80,8 @@ class Causality:
 
     @property
     def writing(self) -> bool:
-        """Whether a transaction that ran a statement in a write session is still open."""
-        return bool(self._writing)
+        """Whether a write session has a transaction open, or objects that it has not flushed yet."""
+        return bool(self._writing) or (self.answer is not None and self.answer.unsent)
 
     @property
     def under_way(self) -> bool:
@@ -124,11 +125,7 @@ class Causality:
 
     def serve(self, request: Request) -> None:
         """The block serves this request."""
-        self.request = request
-
-    def prepare_answer(self) -> None:
-        """An answer is being prepared: it is false if a COMMIT from now on is refused."""
-        self.refused = False
+        self.request, self.answer = request, request.answer
 
     async def identify(self, key: str) -> None:
         """Name the principal that this request acts for, such as `"user:42"`, as soon as it is known.
@@ -155,8 +152,7 @@ class Causality:
 
         Each is listed once, also where two tasks have entered one inside the other both ways.
         """
-        own = self._entered
-        if not own or (len(own) == 1 and not isinstance(own[0].old_value, Causality)):
+        if self._alone:
             return (self,)
         carriers: list[Causality] = [self]
         for causality in carriers:  # it grows meanwhile
@@ -170,7 +166,8 @@ class Causality:
         self._pending.discard(commit)
         self._writing.discard(commit)
         self.changes += 1
-        self.refused = position is None
+        if self.answer is not None:
+            self.answer.settle(commit, refused=position is None)
         if position is not None:
             self._grew = True
             self._seen = self._seen.including([position])
@@ -183,7 +180,13 @@ class Causality:
         return f"<Causality seen={seen}{pending}{last}>"
 
     def __enter__(self) -> "Causality":
-        self._entered.append(_current.set(self))
+        token = _current.set(self)
+        around = token.old_value
+        if self._entered or around is not Token.MISSING:
+            self._alone = False
+            if isinstance(around, Causality):
+                self.answer = self.answer or around.answer
+        self._entered.append(token)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -200,7 +203,7 @@ class Commit:
     should precede waits for `ended`.
     """
 
-    __slots__ = ("_over", "announced", "carriers", "system", "window")
+    __slots__ = ("__weakref__", "_over", "announced", "carriers", "system", "window")
 
     def __init__(self, carriers: tuple[Causality, ...], system: int | None, window: float) -> None:
         self.carriers = carriers

@@ -4,11 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from lagwise._client.answer import Answer
 from lagwise._client.causality import Causality
 from lagwise._client.http import Message, Send
 from lagwise._say import say
 
 _MOST_KEPT = 256 * 1024  # bytes of body; an application that sends more waits until the response has left
+_KEPT = frozenset({"http.response.start", "http.response.body", "http.response.trailers"})
 _ROUTES_WARNED = 256
 _warned: set[str] = set()
 
@@ -24,11 +26,19 @@ class Hold:
     """
 
     def __init__(
-        self, send: Send, seen: Causality, *, moment: float, route: str, prepare: Callable[[Message], None]
+        self,
+        send: Send,
+        seen: Causality,
+        answer: Answer,
+        *,
+        moment: float,
+        route: str,
+        prepare: Callable[[Message], None],
     ) -> None:
         self._send = send
         self._seen = seen
-        seen.prepare_answer()
+        self._answer = answer
+        answer.prepare()
         self._route = route
         self._prepare = prepare
         self._kept: list[Message] = []
@@ -42,10 +52,14 @@ class Hold:
         """Keep a message of the application, or send it when the response has left.
 
         A body without a length that comes in pieces is a stream: its COMMIT may come when it ends, so it leaves now.
+        A body that the server is to take from elsewhere may be gone when the application returns: a temporary file.
         """
+        if self._leaving is None and message["type"] not in _KEPT:
+            self._start_leaving()
         if self._leaving is None:
             if message["type"] == "http.response.start":
-                self._sized = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+                message["headers"] = headers = list(message.get("headers", ()))  # any iterable, also one that ends
+                self._sized = any(name.lower() == b"content-length" for name, _ in headers)
             self._kept.append(message)
             self._size += len(message.get("body", b""))
             if not message.get("more_body") or (self._sized and self._size <= _MOST_KEPT):
@@ -93,7 +107,7 @@ class Hold:
             self._seen.doubt()
             _warn(self._route)
         kept, self._kept = self._kept, []
-        if self._seen.refused:
+        if self._answer.refused:
             # COMMIT was refused, and code in between has swallowed the error: the prepared answer would be false.
             kept = failure()
         self._prepare(kept[0])

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from lagwise._client.answer import Answer
 from lagwise._client.bucket import Bucket
 from lagwise._client.cookies import Jar
 from lagwise._client.store import Principals
@@ -19,6 +20,7 @@ class Request:
     Attributes:
         untold: what has still to be told of what its client brought.
         principals: whom it acts for; None without a store.
+        answer: what it gets, and the write sessions which that depends on.
         bucket: that of its client, once a Router has asked.
         tell: tells the watchers of the Router in which the token grew; None where there is none.
     """
@@ -27,6 +29,7 @@ class Request:
     jar: Jar
     untold: tuple[Event, ...] = ()
     principals: Principals | None = None
+    answer: Answer = field(default_factory=Answer, init=False, repr=False)
     bucket: Bucket | None = field(default=None, init=False)
     tell: Watcher | None = field(default=None, init=False, repr=False)
 

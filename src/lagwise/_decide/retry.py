@@ -36,6 +36,8 @@ def after_failure(
     failure: Failure,
     *,
     sent: bool = True,
+    engaged: bool = False,
+    fall_back: bool = True,
     still_answers: Callable[[str], bool] = lambda _node: True,
 ) -> Attempts | None:
     """The attempts with which the read runs again, or None: the error goes to the caller.
@@ -45,15 +47,19 @@ def after_failure(
         node: where the read has failed.
         failure: how it failed.
         sent: whether the statement may have been sent; False when there was no connection yet.
+        engaged: whether the caller may have acted on what the session has read before.
+        fall_back: whether a read may use the primary for want of a replica.
         still_answers: whether a node has answered its latest probe.
 
     Raises:
         LostTwice: the read has failed on this node before, and no other node may serve it.
     """
+    if engaged and (sent or failure is not Failure.CONNECT):
+        return None
     if failure is Failure.STALE_PLAN:
         return None if attempts.replanned else replace(attempts, replanned=True)
     if failure is Failure.NOT_THERE_YET:
-        return None if attempts.on_primary else replace(attempts, on_primary=True)
+        return replace(attempts, on_primary=True) if fall_back and not attempts.on_primary else None
     if not failure.elsewhere:
         return None
     timed_out = attempts.timed_out
@@ -64,4 +70,6 @@ def after_failure(
         timed_out = node
     if node in attempts.failed:
         raise LostTwice
-    return replace(attempts, failed=attempts.failed | {node}, timed_out=timed_out)
+    # What was read before may be newer than another replica; the primary is never older.
+    on_primary = attempts.on_primary or engaged
+    return replace(attempts, failed=attempts.failed | {node}, timed_out=timed_out, on_primary=on_primary)

@@ -1,5 +1,6 @@
 """The commit of a session, from BEGIN until its position is known."""
 
+from lagwise._client.answer import Answer
 from lagwise._client.causality import Causality
 from lagwise._nodes.ledger import Ledger
 from lagwise._pools.driver import driver_of
@@ -20,6 +21,10 @@ class SessionCommit:
         """Whether what was read in the transaction is covered, by the position of its COMMIT or a later one, or need
         not be."""
         self._commit = connection.pending = ledger.begin(node, seen)
+
+    def decides(self, answer: Answer) -> None:
+        """This answer is false if COMMIT is refused."""
+        answer.depend_on(self._commit)
 
     @property
     def owes(self) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from lagwise._client.answer import Answer, Writer
 from lagwise._client.causality import Causality
 from lagwise._decide.events import Retried
 from lagwise._decide.failure import Failure
@@ -17,11 +18,12 @@ from lagwise._pools.engine import RoutedEngine
 from lagwise._pools.writing import WritingConnection
 from lagwise._sessions.asking import left_behind, lost_twice
 from lagwise._sessions.commits import SessionCommit
+from lagwise._sessions.stay import Stay
 
 ROUTE = "lagwise.route"
 
 
-class Lease:
+class Lease(Stay):
     """One session's claim to a node. Only its own methods change it."""
 
     changes = 0
@@ -29,6 +31,8 @@ class Lease:
     commit: SessionCommit | None = None
     """The commit of the transaction under way, when the client carries a token."""
     attempts: Attempts = FIRST
+    answer: Answer | None = None
+    """What is false if a write session's COMMIT is refused: an answer not prepared yet when the session was opened."""
 
     def __init__(
         self, nodes: Nodes, ledger: Ledger, intent: Intent, seen: Causality | None, info: dict[Any, Any]
@@ -39,28 +43,19 @@ class Lease:
         self._ledger = ledger
         self._info = info
         # Each read asks for these several times, and Python finds what an object has of its own five times as fast.
-        self.route: Route | None = None
-        """Where the session is, and why; None while no node is chosen."""
-        self.engine: RoutedEngine | None = None
-        """The engine there."""
-        self.connection: PooledConnection | None = None
-        """The connection in use at this moment; a plain read gives it back after each statement."""
-        self.engaged = False
-        """Whether something was handed out: the session stays, because the caller may have acted on it."""
-        self.held = False
-        """Whether the application holds on to the connection itself."""
-        self.transactional = False
-        """Whether the application asked for a transaction: the next connection begins one."""
-
-    @property
-    def node(self) -> str:
-        """The name of the chosen node; empty before there is one."""
-        return (self.route.node if self.route is not None else None) or ""
+        self.route = self.engine = self.connection = None
+        self.engaged = self.held = self.transactional = False
 
     def __repr__(self) -> str:
         come = "engaged" if self.engaged else "new" if self.route is None else "placed"
         where = str(self.route) if self.route is not None else "nowhere yet"
         return f"<Lease {'write' if self.intent.write else 'read'} {come} {where}>"
+
+    def decide(self, answer: Answer, session: Writer) -> None:
+        """This answer is true if the session commits, and waits for what the session has not sent yet."""
+        if self.intent.sticky and not answer.prepared:
+            self.answer = answer
+            answer.wait_for(session)
 
     async def place(self) -> RoutedEngine:
         """Choose the node, unless there is one. Raises `NoPrimary` and `NoReplica`."""
@@ -113,30 +108,6 @@ class Lease:
             raise left_behind(self.node)
         return False
 
-    @property
-    def pinned(self) -> bool:
-        """Whether the session has something in its connection that no other one has."""
-        if self.held or self.transactional:
-            return True
-        connection = self.connection
-        # The transaction of a snapshot that is not taken yet holds nothing.
-        return connection is not None and not (
-            connection.untouched or (self.intent.snapshot and not connection.touched)
-        )
-
-    @property
-    def may_rest(self) -> bool:
-        """Whether the connection can go back to its pool between two statements."""
-        connection = self.connection
-        if connection is None or connection.touched or connection.transaction_asked or self.held or self.transactional:
-            return False
-        # In-memory SQLite has one connection for all: to give it back rolls back what a write session has begun.
-        return not self.intent.snapshot and connection.engine.fenced
-
-    def move(self) -> None:
-        """Leave the node; the next statement chooses a node again."""
-        self.route = self.engine = self.connection = None
-
     def take(self, connection: PooledConnection) -> None:
         """Use this connection; begin what the application asked for."""
         self.connection = connection
@@ -147,32 +118,18 @@ class Lease:
                 if self.commit is not None:
                     self.commit.close()
                 self.commit = SessionCommit(self._ledger, self.node, self.seen, connection)
+                if self.answer is not None:
+                    self.commit.decides(self.answer)
         elif self.intent.snapshot:
             connection.ask_for_transaction("REPEATABLE READ")
         elif self.transactional:
             connection.ask_for_transaction()
-
-    def hold(self) -> None:
-        """The application holds on to the connection itself."""
-        self.held = True
 
     def ask_for_transaction(self) -> None:
         """The application needs a transaction on its node: begin one now, or with the next connection."""
         self.transactional = True
         if self.connection is not None:
             self.connection.ask_for_transaction()
-
-    def end_transaction(self) -> None:
-        """The transaction that the application asked for has ended."""
-        self.transactional = False
-
-    def put_down(self) -> None:
-        """The connection went back to its pool."""
-        self.connection, self.held = None, False
-
-    def note_read(self) -> None:
-        """Note that something is returned to the caller from here on."""
-        self.engaged = True
 
     def leave_failed_node(self, error: Exception) -> bool:
         """Decide whether a failed read runs again; then leave the node, or the connection, it failed on.
@@ -184,20 +141,20 @@ class Lease:
         if chosen is None or self.intent.write:
             return False
         failure = judge(error, on_replica=chosen.on_replica)
-        sent = connection is not None
-        if self.engaged and (sent or failure is not Failure.CONNECT):
-            return False
-        if failure is Failure.NOT_THERE_YET and not self.nodes.policy.fall_back:
-            return False
         try:
-            following = after_failure(self.attempts, self.node, failure, sent=sent, still_answers=self.nodes.answers)
+            following = after_failure(
+                self.attempts,
+                self.node,
+                failure,
+                sent=connection is not None,
+                engaged=self.engaged,
+                fall_back=self.nodes.policy.fall_back,
+                still_answers=self.nodes.answers,
+            )
         except LostTwice:
             raise lost_twice(self.node, error) from error
         if following is None:
             return False
-        if self.engaged:
-            # What was read before may be newer than another replica; the primary is never older.
-            following = replace(following, on_primary=True)
         if connection is not None and failure in {Failure.LOST, Failure.TIMEOUT}:
             abandon(connection)
         self.attempts = following

@@ -150,6 +150,8 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
         session = super().__call__(bind=bind, **local_kw)
         sync: RoutingSession = session.sync_session  # type: ignore[assignment]
         lease = self._lease_of(nodes, self._ledger, intent, current(), session.info)
+        if self._write and (seen := lease.seen) is not None and seen.answer is not None:
+            lease.decide(seen.answer, sync)
         sync.route_by(lease, bool(local_kw) and local_kw.get("close_resets_only") is False)
         return session
 
