@@ -37,8 +37,7 @@ class Policy:
     """A node that has answered no probe for so long has what waits for it cut off; reads run elsewhere. A single
     connection whose path is silent for so long is closed."""
     connect_timeout: float = 5.0
-    """How long a new connection of a pool may take; then a read goes to another node, and a write is `NoPrimary`. So
-    long at most does the Router's opening wait for a first answer, where every node is silent."""
+    """How long a new connection of a pool may take; then a read goes to another node, and a write is `NoPrimary`."""
     close_timeout: float = 5.0
     """How long each step of leaving the Router may take; connections to silent nodes are then cut off."""
     guarantee: Guarantee = "read-your-writes"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from lagwise._decide.events import Watcher
-from lagwise._decide.failure import Cause, Kind
+from lagwise._decide.failure import Cause
 from lagwise._decide.news import news
 from lagwise._decide.view import Node, Reading, Role, Standing, View
 from lagwise._nodes.intent import register_cluster
@@ -33,14 +33,6 @@ class Board:
         """The node's latest reading, or None while it is unreachable."""
         node = self._news.get(name) or self.view.node(name)
         return node.reading
-
-    @property
-    def unheard(self) -> bool:
-        """Whether no node answers, and one of them does not refuse either."""
-        latest = [self._news.get(node.name, node) for node in self.view.nodes]
-        return all(node.reading is None for node in latest) and any(
-            node.cause is None or node.cause.kind is Kind.SILENT for node in latest
-        )
 
     def awaited(self, name: str) -> bool:
         """Whether a newer reading of the node may wake sessions that wait."""

@@ -57,20 +57,17 @@ class Monitor(Board):
     async def start(self) -> None:
         """Start watching; returns when every node has answered or failed once, at most two time-outs later.
 
-        Where no node has answered, and one is silent, it goes on asking for `connect_timeout` in all: a machine that
-        starts many processes at once is slow, and none of them should end because of it. Within this time it also
-        waits for the catalog: until it is read every query counts as unseen code, and a session that runs one cannot
-        move to another node.
+        Within this time it also waits for the catalog: until it is read every query counts as unseen code, and a
+        session that runs one cannot move to another node.
         """
         began = self.clock()
         self._task = asyncio.create_task(self._run(), name="lagwise-monitor")
         with suppress(TimeoutError):
             async with patient(2 * self._policy.probe_timeout):
-                await self._met(began)
-        with suppress(TimeoutError):
-            async with patient(self._policy.connect_timeout - (self.clock() - began)):
-                while self.unheard:
-                    await self._met(self.clock())
+                for watch in self._watches.values():
+                    await self._tried(watch, began, began + _AGES)
+                if self._reads and any(watch.prober.connected for watch in self._watches.values()):
+                    await self._learning.tried.wait()
         self.open()
 
     async def stop(self) -> None:
@@ -218,13 +215,6 @@ class Monitor(Board):
         if self._tasks.get(watch.name) is task and not self._stopping:
             say(logging.ERROR, "watch-restarted", node=watch.name, error=str(cause_of(error)) if error else "cancelled")
             asyncio.get_running_loop().call_later(self._policy.probe_interval, self._begin, watch)
-
-    async def _met(self, moment: float) -> None:
-        """Every node has answered or failed since `moment`, and the catalog is read where one answers."""
-        for watch in self._watches.values():
-            await self._tried(watch, moment, moment + _AGES)
-        if self._reads and any(watch.prober.connected for watch in self._watches.values()):
-            await self._learning.tried.wait()
 
     async def _tried(self, watch: Watch, moment: float, deadline: float) -> None:
         while watch.tried_at < moment:
