@@ -94,7 +94,7 @@ class CausalityMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application inside the client's causality."""
-        if scope["type"] not in {"http", "websocket"} or _under_way(scope):
+        if scope["type"] not in {"http", "websocket"} or (_SCOPE in scope and _under_way(scope)):
             await self._pass_through(scope, receive, send)
             return
         arrived = time.monotonic()

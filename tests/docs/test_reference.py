@@ -43,7 +43,7 @@ INNER = {
     "LSN": {"normalised"},
     "CausalToken": {"of", "including", "position", "floor", "crowded", "in_crowd"},
     "Causality": {
-        *("answer", "changes", "request", "serve", "writing", "under_way"),
+        *("changes", "request", "serve", "served", "writing", "under_way"),
         *("begin", "saw", "learn", "doubt", "carriers"),
     },
     "RedisStore": {"recall", "remember"},

@@ -53,31 +53,29 @@ async def started(
     workers: int = 2,
     more: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
-    """The server, once one of its workers is ready; its base URL, and its first process. SIGTERM ends it."""
+    """The server, once one of its workers is ready; its base URL, and its first process. SIGTERM ends it.
+
+    It is started again if it gives up before, as its supervisor would do.
+    """
     port = free_port()
-    program = Path(sys.executable).with_name(server)
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            program,
-            *(argument.format(app=app, port=port, workers=workers) for argument in SERVERS[server]),
-            cwd=ROOT,
-            env={**os.environ, **environment(cluster), "PYTHONPATH": str(ROOT), **(more or {})},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
     url = f"http://127.0.0.1:{port}"
+    arguments = [argument.format(app=app, port=port, workers=workers) for argument in SERVERS[server]]
+    environ = {**os.environ, **environment(cluster), "PYTHONPATH": str(ROOT), **(more or {})}
+    process = await _start(server, arguments, environ, log)
     try:
         async with client(url) as http:
 
             async def ready() -> bool:
-                assert process.returncode is None, log.read_text()
+                nonlocal process
+                if process.returncode is not None:  # nodes were silent while the machine was busy
+                    process = await _start(server, arguments, environ, log)
                 try:
                     return (await http.get("/health/ready", headers={"Connection": "close"})).status_code == 200
                 except httpx.TransportError:
                     return False
 
             await wait_until(ready, timeout=90, what=f"{server} answers")
+        log.write_bytes(b"")  # of the server that is used
         yield url, process
     finally:
         if process.returncode is None:
@@ -89,3 +87,18 @@ async def started(
             os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             raise
+
+
+async def _start(
+    server: str, arguments: list[str], environ: Mapping[str, str], log: Path
+) -> asyncio.subprocess.Process:
+    with log.open("ab") as output:
+        return await asyncio.create_subprocess_exec(
+            Path(sys.executable).with_name(server),
+            *arguments,
+            cwd=ROOT,
+            env=environ,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from contextvars import ContextVar, Token
 
 from lagwise._client import known
-from lagwise._client.answer import Answer
 from lagwise._client.doubts import doubt
 from lagwise._client.leaving import leave
 from lagwise._client.request import Request
@@ -17,6 +16,7 @@ _current: ContextVar["Causality | None"] = ContextVar("lagwise_causality", defau
 current = _current.get
 """The innermost causality of this task, or None."""
 
+_OUTERMOST = Token.MISSING
 _NOTHING = CausalToken()
 # A causality may live as long as a WebSocket, and opens a session for every message.
 _ROUTES = 64
@@ -41,7 +41,7 @@ class Causality:
     changes = 0
     """How often a position or a doubt was added; a session compares this count with that of its opening."""
     request: Request | None = None  # that the block serves
-    answer: Answer | None = None  # that it, or a block around it, leads to
+    served: Request | None = None  # by this block, or the one around it
     _alone = True
     _grew = False
     _window = 0.0
@@ -81,7 +81,9 @@ class Causality:
     @property
     def writing(self) -> bool:
         """Whether a write session has a transaction open, or objects that it has not flushed yet."""
-        return bool(self._writing) or (self.answer is not None and self.answer.unsent)
+        if self._writing or self.served is None:
+            return bool(self._writing)
+        return self.served.answer.sessions is not None and self.served.answer.unsent
 
     @property
     def under_way(self) -> bool:
@@ -125,7 +127,7 @@ class Causality:
 
     def serve(self, request: Request) -> None:
         """The block serves this request."""
-        self.request, self.answer = request, request.answer
+        self.request = self.served = request
 
     async def identify(self, key: str) -> None:
         """Name the principal that this request acts for, such as `"user:42"`, as soon as it is known.
@@ -166,8 +168,8 @@ class Causality:
         self._pending.discard(commit)
         self._writing.discard(commit)
         self.changes += 1
-        if self.answer is not None:
-            self.answer.settle(commit, refused=position is None)
+        if self.served is not None:
+            self.served.answer.settle(commit, refused=position is None)
         if position is not None:
             self._grew = True
             self._seen = self._seen.including([position])
@@ -182,15 +184,15 @@ class Causality:
     def __enter__(self) -> "Causality":
         token = _current.set(self)
         around = token.old_value
-        if self._entered or around is not Token.MISSING:
+        if self._entered or around is not _OUTERMOST:
             self._alone = False
             if isinstance(around, Causality):
-                self.answer = self.answer or around.answer
+                self.served = self.served or around.served
         self._entered.append(token)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if len(self._entered) == 1:
+        if self._alone or len(self._entered) == 1:
             _current.reset(self._entered.pop())
         else:
             leave(_current, self._entered)

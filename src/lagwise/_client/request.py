@@ -20,7 +20,7 @@ class Request:
     Attributes:
         untold: what has still to be told of what its client brought.
         principals: whom it acts for; None without a store.
-        answer: what it gets, and the write sessions which that depends on.
+        answer: what it gets.
         bucket: that of its client, once a Router has asked.
         tell: tells the watchers of the Router in which the token grew; None where there is none.
     """

@@ -181,6 +181,7 @@ _KIND_BY_WORDS = {
 # By the names of an exception's classes, the first that fits: gaierror and SSLError are OSErrors, too.
 _KIND_BY_CLASS = {
     "TransactionPooler": Kind.POOLER,
+    "WentBack": Kind.STARTING,
     "ParameterRefused": Kind.PARAMETER,
     "gaierror": Kind.HOST,
     "SSLError": Kind.TLS,

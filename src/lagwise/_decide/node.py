@@ -68,6 +68,12 @@ class Reading:
         """What tells one server from another, without any privilege: a primary and its replicas share the system."""
         return (self.system, self.started, self.port) if self.started else None
 
+    def precedes(self, shown: "Reading") -> bool:
+        """Whether this replica shows less of one history than it has shown: it has crashed, and replays its log."""
+        if not (self.role is shown.role is Role.REPLICA):
+            return False
+        return (self.system, self.timeline) == (shown.system, shown.timeline) and self.lsn < shown.lsn
+
     def stuck_since(self, earlier: "Reading | None") -> bool:
         """Whether this primary has log that it has not flushed, and has flushed nothing since `earlier`."""
         return earlier is not None and earlier.flushed == self.flushed and 0 < self.flushed < self.lsn

@@ -79,6 +79,7 @@ class Demand:
         strong: why it reads from the primary whatever replicas have: `STRONG`, `HELD_BACK`, or None.
         timeline, floor: the position it must not read below; timeline 0 for none.
         expired: the sticky window of that position has passed: a position that cannot be compared is dropped.
+        outlived: it is so old that a later timeline which no node here confirms is not waited for any more.
         sticky: the client wrote something whose position is unknown, and the sticky window has not passed.
         doubted: a commit of the client was ever in doubt; harmless after the window unless staleness has no bound.
         max_staleness: a bound for this read, seconds, instead of the policy's `max_lag`.
@@ -89,6 +90,7 @@ class Demand:
     timeline: int = 0
     floor: LSN = LSN(0)
     expired: bool = False
+    outlived: bool = False
     sticky: bool = False
     doubted: bool = False
     max_staleness: float | None = None
@@ -150,8 +152,11 @@ def route(
 
 
 def deposed(view: View, demand: Demand, now: float) -> bool:
-    """Whether a node that is not in this picture has been promoted: the primary in it is the deposed one."""
-    return demand.timeline > view.timeline and not (demand.expired or view.denies(demand.timeline, now))
+    """Whether a node that is not in this picture has been promoted: the primary in it is the deposed one.
+
+    A sticky window does not end this: what a replica of the deposed primary shows is not the history of that write.
+    """
+    return demand.timeline > view.timeline and not (demand.outlived or view.denies(demand.timeline, now))
 
 
 def serves(view: View, policy: Policy, demand: Demand, now: float, fallen_back: int) -> bool:

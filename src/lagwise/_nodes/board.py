@@ -51,6 +51,11 @@ class Board:
             return 0.0
         return node.reading.at - node.fresh_at
 
+    def let_go(self) -> None:
+        """Wake every session that waits: no reading comes any more."""
+        for queue in (self._floors, self._times, self._histories, self._laggards):
+            queue.reach()
+
     def open(self) -> None:
         """Judge all first readings together: the first node to answer must not decide which cluster is ours."""
         self._opened = True

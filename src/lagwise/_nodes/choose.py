@@ -7,6 +7,7 @@ from lagwise._decide.route import Demand, Reason, Route, deposed, route
 from lagwise._decide.view import View
 from lagwise._nodes.monitor import Monitor
 from lagwise._nodes.waiting import Wait
+from lagwise.errors import NotOpen
 from lagwise.policy import Policy
 
 
@@ -25,6 +26,7 @@ async def choose(
     no node can serve; `wait` measures it.
 
     Raises:
+        NotOpen: the Router was closed meanwhile: its pools must not be made anew.
         NoPrimary: a write, or a read that needs the primary, while there is none.
         NoReplica: nothing is fresh enough and the policy keeps reads off the primary.
     """
@@ -52,6 +54,8 @@ async def choose(
         with wait:
             await monitor.settled(asked, asked + policy.probe_timeout, every=every)
         chosen = current()
+    if monitor.stopped:
+        raise NotOpen("the Router was closed while this session waited for a node")
     if chosen.node is None:
         view = monitor.view
         other = deposed(view, demand(view), now)

@@ -13,6 +13,9 @@ from lagwise._decide.view import View
 from lagwise._pools.limiting import checked
 from lagwise.policy import Policy
 
+_OUTLIVED = 3600.0
+"""Seconds after which the write of a promoted node is given up that no node here has heard of: cookies end, too."""
+
 
 def register_cluster(before: View, now: View) -> None:
     """Register the cluster of this view as known. A position of an unknown cluster may be of ours, before it was moved.
@@ -103,7 +106,8 @@ class Intent:
             strong=self.strong,
             timeline=floor.timeline,
             floor=floor.lsn,
-            expired=floor.expired(window, now),
+            expired=(expired := floor.expired(window, now)),
+            outlived=expired and floor.expired(max(_OUTLIVED, window), now),
             sticky=sticky,
             doubted=floor.in_doubt_at > 0 or token.crowded_until > 0,
             max_staleness=staleness,

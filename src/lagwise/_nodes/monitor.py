@@ -11,14 +11,14 @@ from typing import Any
 from lagwise._decide.events import Watcher
 from lagwise._decide.failure import Cause, Kind, cause_of
 from lagwise._decide.route import Reason
-from lagwise._decide.view import Reading, View
+from lagwise._decide.view import Reading, Role, View
 from lagwise._nodes.board import Board
 from lagwise._nodes.learning import Learning, Read
 from lagwise._nodes.log import log_event
 from lagwise._nodes.prober import Prober
 from lagwise._nodes.watch import Watch
 from lagwise._pools.patience import patient
-from lagwise._pools.traffic import Traffic
+from lagwise._pools.traffic import Expected, Traffic
 from lagwise._say import say
 from lagwise.policy import Policy
 
@@ -73,7 +73,7 @@ class Monitor(Board):
     async def stop(self) -> None:
         """Stop watching; returns when the tasks and their connections are gone, `close_timeout` later at most."""
         self._stopped = self._stopping = True
-        self._laggards.reach()
+        self.let_go()
         if self._task is not None:
             self._task.cancel()
             _, late = await asyncio.wait({self._task}, timeout=self._policy.close_timeout)
@@ -101,7 +101,7 @@ class Monitor(Board):
         `floor` is the position that no replica has replayed, `since` the moment up to which no replica
         has every commit. The caller has just looked at the view, with no await since: no reading can have come between.
         """
-        seconds = deadline - self.clock()
+        seconds = deadline - self.clock() if not self._stopped else 0.0
         if reason is Reason.NONE_CAUGHT_UP:
             self.hurry(node.name for node in self.view.rotation)
             return await self._floors.wait(floor, seconds)
@@ -171,13 +171,15 @@ class Monitor(Board):
         """Take a replica out of rotation, or let it back."""
         self._publish(replace(self.view.node(name), drained=drained))
 
-    def system(self) -> int:
-        """The identifier of the cluster that new connections must lead to; 0 while it is not sure, or does not matter.
+    def leads_to(self, name: str) -> Expected:
+        """What a new connection to this node must lead to.
 
-        Between two probes a name may lead to another environment, whose rows are no answer.
+        Between two probes a name may lead to another environment, whose rows are no answer; and a replica that has
+        crashed may open at an earlier position than it has shown.
         """
-        view = self.view
-        return view.system if view.identity.sure and (view.terms.pinned or not view.alone) else 0
+        view, shown = self.view, self._watches[name].shown
+        system = view.system if view.identity.sure and (view.terms.pinned or not view.alone) else 0
+        return Expected(system, shown.lsn if shown is not None and shown.role is Role.REPLICA else 0)
 
     @property
     def catalog(self) -> Any:

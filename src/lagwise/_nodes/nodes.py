@@ -15,7 +15,7 @@ from lagwise._decide.catalog import BUILT_IN, UNREAD, Catalog
 from lagwise._decide.events import Refused, Routed
 from lagwise._decide.identity import Terms
 from lagwise._decide.refusing import no_place
-from lagwise._decide.route import Demand, Route, less_loaded, limit_reached, route, serves
+from lagwise._decide.route import Demand, Route, deposed, less_loaded, limit_reached, route, serves
 from lagwise._decide.view import Node, Role, View
 from lagwise._nodes.catalog import read_catalog
 from lagwise._nodes.choose import choose
@@ -60,10 +60,8 @@ class Nodes:
             opening.push_async_callback(self._close_pools)
             for name, pools in self.pools.items():
                 self.servers[name] = Member.of(pools, alone=len(self.pools) == 1, timeout=self.policy.probe_timeout)
-            view = View.of(
-                (Node(name=p.name, weight=p.weight, drained=p.name in self._drained) for p in self.pools.values()),
-                terms=self._terms,
-            )
+            nodes = (Node(name=p.name, weight=p.weight, drained=p.name in self._drained) for p in self.pools.values())
+            view = View.of(nodes, terms=self._terms)
             probers = {server.name: server.prober for server in self.servers.values()}
             readers = {server.name: server.pools.traffic for server in self.servers.values()}
             self._monitor = monitor = Monitor(
@@ -79,14 +77,14 @@ class Nodes:
             )
             opening.callback(self._forget)
             for name, traffic in readers.items():
-                # What was read when the Router was open before may be over. SQLite has no catalog, and no settings.
+                # What was read when the Router was open before may be over. SQLite has no catalog.
                 traffic.learn(UNREAD if self.pools[name].is_postgresql else BUILT_IN)
                 traffic.attach(
                     lost=partial(monitor.lost, name),
                     suspect=partial(monitor.suspect, name),
                     relearn=monitor.relearn,
                     in_recovery=partial(self._in_recovery, name),
-                    system=monitor.system,
+                    expected=partial(monitor.leads_to, name),
                     connect_timeout=self.policy.connect_timeout,
                     abort_after=self.policy.abort_after,
                 )
@@ -203,10 +201,11 @@ class Nodes:
     def covers(self, chosen: Route, intent: Intent, seen: Causality) -> bool:
         """Whether the node of this route, as last read, has everything that the client has seen by now."""
         view, now = self.view, self.monitor.clock()
+        demand = intent.demand_once_open(seen, self.policy, view)
         if not chosen.on_replica:
-            return view.primary is not None and view.primary.name == chosen.node
+            return view.primary is not None and view.primary.name == chosen.node and not deposed(view, demand, now)
         alone = view.without(frozenset(self.pools) - {chosen.node or ""})
-        return route(alone, self.policy, intent.demand_once_open(seen, self.policy, alone), now).node == chosen.node
+        return route(alone, self.policy, demand, now).node == chosen.node
 
     def answers(self, node: str) -> bool:
         """Whether this node has answered its latest probe, and lost no connection since."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from math import inf
 
 from lagwise._decide.events import Event, NodeRefusesConnections, NodeUnreachable, Watcher
-from lagwise._decide.failure import FORGOTTEN_STATE, Cause, cause_of
+from lagwise._decide.failure import FORGOTTEN_STATE, Cause, Kind, cause_of
 from lagwise._decide.view import Reading, Role
 from lagwise._nodes.board import Board
 from lagwise._nodes.learning import Learning
@@ -15,10 +15,12 @@ from lagwise._nodes.probe_failure import BUSY, answered, silent, words_of
 from lagwise._nodes.prober import Prober
 from lagwise._nodes.silence import Silence
 from lagwise._nodes.waiting import Queue
+from lagwise._pools.driver import WentBack
 from lagwise._pools.traffic import Traffic
 from lagwise._say import say
 from lagwise.policy import Policy
 
+WENT_BACK = Cause(Kind.STARTING, WentBack.__name__)
 _LEAST_GAP = 0.001  # seconds between the beginnings of any two probes of a node
 _GAP, _LONGEST_GAP = 0.002, 0.1  # seconds between two probes of a node that sessions wait for, however many
 _GROWTH = 1.5  # of that gap, for each probe that woke no session
@@ -46,6 +48,8 @@ class Watch:
         """Waiters for the end of a probe that was sent at a moment or later, whether it succeeds or fails."""
         self.tried_at = -inf
         """When the latest probe that has ended was begun: monotonic seconds."""
+        self.shown: Reading | None = None
+        """The furthest that the node has shown, of the history that it shows."""
         self._started_at = -inf
         self._asked_anew = -inf
         self._traffic = traffic
@@ -123,15 +127,24 @@ class Watch:
 
     def _answered(self, reading: Reading) -> None:
         self._silence.over()
+        if self.shown is not None and reading.precedes(self.shown):
+            # Sessions were placed by what it has shown before. Their next statement must not be answered with less.
+            self._leave(WENT_BACK)
+            self._report(WentBack(), WENT_BACK)
+            return
+        self.shown = reading
         refusal = self.prober.refusal
         cause = cause_of(refusal) if refusal is not None else None
         if cause is not None and self._shut(reading, cause):
-            # Reads that only wait for a connection would wait in vain; reads under way go on.
-            self._board.heard(self.name, None, cause)
-            self._traffic.turn_away()
+            self._leave(cause)
         else:
             self._board.heard(self.name, reading, None)
         self._report(refusal, cause)
+
+    def _leave(self, cause: Cause) -> None:
+        """Strike the node. Reads that only wait for a connection would wait in vain; reads under way go on."""
+        self._board.heard(self.name, None, cause)
+        self._traffic.turn_away()
 
     def _shut(self, reading: Reading | None, cause: Cause) -> bool:
         """Whether to leave a node that refuses new connections, although older connections may work.
@@ -156,8 +169,7 @@ class Watch:
         # The node answers, and sessions hold connections to it: they report one that fails.
         believed = answered(cause) and known is not None and self.prober.in_use and not self._shut(known, cause)
         if not believed:
-            self._board.heard(self.name, None, cause)
-            self._traffic.turn_away()
+            self._leave(cause)
         self._report(error, cause)
 
     def _report(self, error: Exception | None, cause: Cause | None) -> None:

@@ -49,6 +49,10 @@ class OtherCluster(ConnectionError):  # noqa: N818 - the event, as its siblings 
     """A new connection leads to a server of another cluster."""
 
 
+class WentBack(ConnectionError):  # noqa: N818 - the event, as its siblings are named
+    """A new connection leads to a replica that has replayed less than it has shown before: it has crashed."""
+
+
 class TransactionPooler(ConnectionError):  # noqa: N818 - the event, as its siblings are named
     """A new connection's transactions run on several server processes: a pooler in transaction mode is in between."""
 

@@ -13,13 +13,13 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
 
 from lagwise._pools.counters import Counters
-from lagwise._pools.driver import IS_CLOSED, OtherCluster
+from lagwise._pools.driver import IS_CLOSED, OtherCluster, WentBack
 from lagwise._pools.heard import Heard
 from lagwise._pools.internals import caches_statements, forget_statements, listen_first
 from lagwise._pools.keepalive import keep_alive
 from lagwise._pools.opening import Opening
 from lagwise._pools.pooling import RESTORES
-from lagwise._pools.traffic import Traffic
+from lagwise._pools.traffic import Expected, Traffic
 
 # What DISCARD ALL does, but for the statements the driver itself has prepared and still counts on.
 _RESET = """
@@ -31,22 +31,26 @@ END $$"""
 _DISCARD = "; DISCARD TEMP; DISCARD SEQUENCES"
 # https://www.postgresql.org/docs/current/view-pg-settings.html; `role` is not among them.
 # What listeners ran through SQLAlchemy's cursors is prepared on the server, and its text is known there.
-_MADE = r"""
+_HOME = """
+       (SELECT system_identifier FROM pg_catalog.pg_control_system()) AS system,
+       CASE WHEN pg_catalog.pg_is_in_recovery()
+            THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0') END AS replayed"""
+_LEADS_TO = f"SELECT {_HOME}"
+_MADE = rf"""
 SELECT s.names, s.settings, pg_catalog.current_setting('role') AS role, session_user::text AS authorised,
        EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)
        OR EXISTS (SELECT FROM pg_catalog.pg_listening_channels())
        OR CASE WHEN pg_catalog.pg_my_temp_schema() = 0 THEN false ELSE EXISTS
             (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema()) END AS held,
-       (SELECT system_identifier FROM pg_catalog.pg_control_system()) AS system, pg_catalog.pg_backend_pid() AS pid,
+       pg_catalog.pg_backend_pid() AS pid, {_HOME},
        ARRAY(SELECT pg_catalog.left(statement, 10000) FROM pg_catalog.pg_prepared_statements
              WHERE statement ~* '\mset' LIMIT 100) AS ran
 FROM (SELECT pg_catalog.array_agg(name::text ORDER BY name) AS names,
              pg_catalog.array_agg(setting::text ORDER BY name) AS settings
       FROM pg_catalog.pg_settings WHERE source = 'session' AND name NOT LIKE 'transaction%') AS s
-"""
+"""  # noqa: S608 - of constants
 # Settings of an application's own have a dot in their names, and no view lists them.
 _OWN = "SELECT name, pg_catalog.current_setting(name, true) AS setting FROM pg_catalog.unnest($1::text[]) AS name"
-_SYSTEM = "SELECT system_identifier FROM pg_catalog.pg_control_system()"
 
 
 class Setup:
@@ -175,20 +179,24 @@ class Setup:
         if self._counters is not None:
             self._counters.open(monotonic(), heard.began if heard is not None else None)
 
-    def _expect(self, system: int) -> None:
-        expected = self._traffic.system()
-        if expected and system % (1 << 64) != expected:  # bigint in SQL, unsigned in the control file
+    def _compare(self, found: Any, expected: Expected) -> None:
+        if expected.system and found["system"] % (1 << 64) != expected.system:  # bigint in SQL, unsigned in the file
             raise OtherCluster
+        if found["replayed"] is not None and found["replayed"] < expected.replayed:
+            self._traffic.lost(WentBack.__name__)
+            raise WentBack
 
     async def _leads_home(self, driver: Any) -> None:
-        """Raise `OtherCluster` where a pooler leads to another cluster; nothing is recorded, since nothing lasts."""
-        if self._traffic.system():
+        """Raise what `_compare` raises of a server behind a pooler; nothing is recorded, since nothing lasts."""
+        expected = self._traffic.expected()
+        if expected.system:
             async with driver.transaction(isolation="read_committed", readonly=True):
-                self._expect(await driver.fetchval(_SYSTEM))
+                self._compare(await driver.fetchrow(_LEADS_TO), expected)
 
     async def _made(self, driver: Any) -> str | None:
         """The script that makes a connection what it is now."""
         heard = self._heard[driver]
+        expected = self._traffic.expected()  # asked before: what is shown meanwhile, the answer need not have
         try:
             made = await driver.fetchrow(_MADE)
             settings = list(zip(made["names"] or (), made["settings"] or (), strict=True))
@@ -199,7 +207,7 @@ class Setup:
                 settings += [(name, value) for name, value in own if value is not None]
         except asyncpg.PostgresError:
             return None  # the state is unknown: only closing the connection undoes a use
-        self._expect(made["system"])
+        self._compare(made, expected)
         await self._opening.check(driver, made["pid"])
         if made["held"]:
             return None

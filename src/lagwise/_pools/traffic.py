@@ -1,12 +1,22 @@
 """The use of one node, which the monitor may cut off, and what the monitor is told of it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from lagwise._decide.catalog import UNREAD, Catalog
 from lagwise._pools.driver import abandon, driver_of
 from lagwise._pools.pooler import Pooler
 from lagwise._pools.pooling import Pooling
+
+
+class Expected(NamedTuple):
+    """What a new connection must lead to: a cluster, and a replica that has replayed so much. 0 stands for any."""
+
+    system: int
+    replayed: int
+
+
+ANY_SERVER = Expected(0, 0)
 
 
 class Users:
@@ -68,7 +78,7 @@ class Traffic:
             suspect=lambda _error: None,
             relearn=lambda: None,
             in_recovery=lambda: False,
-            system=lambda: 0,
+            expected=lambda: ANY_SERVER,
             connect_timeout=5.0,
             abort_after=5.0,
         )
@@ -80,7 +90,7 @@ class Traffic:
         suspect: Callable[[str], None],
         relearn: Callable[[], None],
         in_recovery: Callable[[], bool],
-        system: Callable[[], int],
+        expected: Callable[[], Expected],
         connect_timeout: float,
         abort_after: float,
     ) -> None:
@@ -91,7 +101,7 @@ class Traffic:
             suspect: called when something may be wrong: the node is probed at once, over a new connection.
             relearn: called when a statement names something that the catalog has not: it is soon read again.
             in_recovery: whether the node is a replica, as last read; of one that does not answer, as it was before.
-            system: the identifier of the cluster that a new connection must lead to; 0 for any.
+            expected: what a new connection must lead to.
             connect_timeout: how long a new connection may take, seconds; then a read goes to another node.
             abort_after: how long the path of one connection may be silent, seconds; then the connection is closed.
         """
@@ -99,7 +109,7 @@ class Traffic:
         self.suspect = suspect
         self.relearn = relearn
         self.in_recovery = in_recovery
-        self.system = system
+        self.expected = expected
         self.connect_timeout = connect_timeout
         self.abort_after = abort_after
 

@@ -3,7 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from lagwise._client.answer import Answer, Writer
+from sqlalchemy.orm import Session
+
+from lagwise._client.answer import Answer
 from lagwise._client.causality import Causality
 from lagwise._decide.events import Retried
 from lagwise._decide.failure import Failure
@@ -46,12 +48,17 @@ class Lease(Stay):
         self.route = self.engine = self.connection = None
         self.engaged = self.held = self.transactional = False
 
+    @property
+    def node(self) -> str:
+        """The name of the chosen node; empty before there is one."""
+        return (self.route.node if self.route is not None else None) or ""
+
     def __repr__(self) -> str:
         come = "engaged" if self.engaged else "new" if self.route is None else "placed"
         where = str(self.route) if self.route is not None else "nowhere yet"
         return f"<Lease {'write' if self.intent.write else 'read'} {come} {where}>"
 
-    def decide(self, answer: Answer, session: Writer) -> None:
+    def decide(self, answer: Answer, session: Session) -> None:
         """This answer is true if the session commits, and waits for what the session has not sent yet."""
         if self.intent.sticky and not answer.prepared:
             self.answer = answer
@@ -130,6 +137,23 @@ class Lease(Stay):
         self.transactional = True
         if self.connection is not None:
             self.connection.ask_for_transaction()
+
+    @property
+    def may_rest(self) -> bool:
+        """Whether the connection can go back to its pool between two statements."""
+        connection = self.connection
+        if connection is None or connection.touched or connection.transaction_asked or self.held or self.transactional:
+            return False
+        # In-memory SQLite has one connection for all: to give it back rolls back what a write session has begun.
+        return not self.intent.snapshot and connection.engine.fenced
+
+    def put_down(self) -> None:
+        """The connection went back to its pool."""
+        self.connection, self.held = None, False
+
+    def note_read(self) -> None:
+        """Note that something is returned to the caller from here on."""
+        self.engaged = True
 
     def leave_failed_node(self, error: Exception) -> bool:
         """Decide whether a failed read runs again; then leave the node, or the connection, it failed on.

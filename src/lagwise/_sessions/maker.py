@@ -143,16 +143,16 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
                 max_staleness=max_staleness, primary=primary, snapshot=snapshot, timeout=timeout, sticky=sticky
             )
         bind = nodes.engine_to_show()
-        if self._own_binds or (not _BINDS.isdisjoint(local_kw) and _binds(local_kw)):
+        if self._own_binds or (local_kw and not _BINDS.isdisjoint(local_kw) and _binds(local_kw)):
             session = super().__call__(**local_kw)
             session.info[UNROUTED] = "it has a bind of its own"
             return session
         session = super().__call__(bind=bind, **local_kw)
         sync: RoutingSession = session.sync_session  # type: ignore[assignment]
         lease = self._lease_of(nodes, self._ledger, intent, current(), session.info)
-        if self._write and (seen := lease.seen) is not None and seen.answer is not None:
-            lease.decide(seen.answer, sync)
-        sync.route_by(lease, bool(local_kw) and local_kw.get("close_resets_only") is False)
+        if self._write and (seen := lease.seen) is not None and seen.served is not None:
+            lease.decide(seen.served.answer, sync)
+        sync.route_by(lease, local_kw.get("close_resets_only") is False if local_kw else False)
         return session
 
     def begin(self, **options: Unpack[SessionOptions]) -> SessionBlock:

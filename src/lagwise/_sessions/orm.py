@@ -33,11 +33,6 @@ class RoutingSession(Session):
         """Route by this lease; `once`: a use after the end raises, and begins nothing that would not be ended."""
         self.lease, self._once = lease, once
 
-    @property
-    def unsent(self) -> bool:
-        """Whether objects were added, changed or deleted, and not flushed."""
-        return has_pending(self) or bool(self.dirty)
-
     def get_bind(self, *args: Any, bind: Any = None, **kw: Any) -> Engine | Connection:
         """The chosen node's engine. Outside a statement this has no side effects and may answer the default."""
         lease = self.lease

@@ -24,11 +24,6 @@ class Stay:
     """Whether the application asked for a transaction: the next connection begins one."""
 
     @property
-    def node(self) -> str:
-        """The name of the chosen node; empty before there is one."""
-        return (self.route.node if self.route is not None else None) or ""
-
-    @property
     def pinned(self) -> bool:
         """Whether the session has something in its connection that no other one has."""
         if self.held or self.transactional:
@@ -38,15 +33,6 @@ class Stay:
         return connection is not None and not (
             connection.untouched or (self.intent.snapshot and not connection.touched)
         )
-
-    @property
-    def may_rest(self) -> bool:
-        """Whether the connection can go back to its pool between two statements."""
-        connection = self.connection
-        if connection is None or connection.touched or connection.transaction_asked or self.held or self.transactional:
-            return False
-        # In-memory SQLite has one connection for all: to give it back rolls back what a write session has begun.
-        return not self.intent.snapshot and connection.engine.fenced
 
     def move(self) -> None:
         """Leave the node; the next statement chooses a node again."""
@@ -59,11 +45,3 @@ class Stay:
     def end_transaction(self) -> None:
         """The transaction that the application asked for has ended."""
         self.transactional = False
-
-    def put_down(self) -> None:
-        """The connection went back to its pool."""
-        self.connection, self.held = None, False
-
-    def note_read(self) -> None:
-        """Note that something is returned to the caller from here on."""
-        self.engaged = True
