@@ -57,11 +57,6 @@ class Pools:
         self._url = target.url if isinstance(target, AsyncEngine) else make_url(target)
         self.is_postgresql = self._url.get_backend_name() == "postgresql"
         """Whether this is a PostgreSQL server: the only kind that has replicas here."""
-        if self.is_postgresql and self._url.get_driver_name() != "asyncpg":
-            raise ValueError(
-                f"{name} uses the driver {self._url.get_driver_name()}; lagwise reads PostgreSQL's positions "
-                "through asyncpg: write postgresql+asyncpg://..."
-            )
         if not (self.is_postgresql or self.pooling.keeps):
             raise ValueError(f'pooling="{self.pooling.mode}" needs PostgreSQL, and {name} is none')
         self._options = {**(defaults_for(options) if self.is_postgresql else {}), **options}

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import make_url
 
 from lagwise._decide.identity import system_identifier
+from lagwise._pools.urls import ASYNCPG, NAME, url_of
 
 _LARGEST = 65_536  # bytes of a mounted file
-_HIGHEST_PORT = 65_535
 # What a scheme stands for: SQLite is for unit tests.
-_ASYNCPG, _AIOSQLITE = "postgresql+asyncpg", "sqlite+aiosqlite"
-_DRIVERS = {"postgres": _ASYNCPG, "postgresql": _ASYNCPG, _ASYNCPG: _ASYNCPG, _AIOSQLITE: _AIOSQLITE}
+_AIOSQLITE = "sqlite+aiosqlite"
+_DRIVERS = {"postgres": ASYNCPG, "postgresql": ASYNCPG, ASYNCPG: ASYNCPG, _AIOSQLITE: _AIOSQLITE}
 # Between two URLs, and not inside one: a comma may be part of a password or of an option.
-_BETWEEN = re.compile(r"[,\s]+(?=(?:[^=:/?#@,\s]+=)?[A-Za-z][A-Za-z0-9+.]*://)")
-_NAMED = re.compile(r"(?:([^=:/?#@,\s]+)=)?([A-Za-z][A-Za-z0-9+.]*://.*)", re.DOTALL)
+_BETWEEN = re.compile(rf"[,\s]+(?=(?:{NAME}=)?[A-Za-z][A-Za-z0-9+.]*://)")
+_NAMED = re.compile(rf"(?:({NAME})=)?([A-Za-z][A-Za-z0-9+.]*://.*)", re.DOTALL)
 
 
 def url(value: Any) -> SecretStr:
@@ -27,16 +26,9 @@ def url(value: Any) -> SecretStr:
     scheme, separator, rest = text.partition("://")
     scheme = _DRIVERS.get(scheme.lower(), scheme.lower())
     text = f"{scheme}{separator}{rest}"
-    try:
-        url = make_url(text)
-    except Exception:
-        raise ValueError("is no database URL: write postgresql+asyncpg://user:password@host/database") from None
+    url_of(text)
     if scheme not in _DRIVERS.values():
         raise ValueError("names another driver than asyncpg: write postgresql+asyncpg://...")
-    if "://" in (url.database or ""):
-        raise ValueError("is more than one URL: give one, and the replicas' with commas between them")
-    if url.port is not None and not 0 < url.port <= _HIGHEST_PORT:
-        raise ValueError(f"has a port that is not between 1 and {_HIGHEST_PORT}")
     return SecretStr(text)
 
 
