@@ -10,10 +10,10 @@ def instead(value: object) -> str:
     """What was given instead, as the end of a sentence: a number or None itself, nothing of a text, else a type.
 
     >>> instead(-1), instead("-1"), instead("postgresql://u:secret@h/d"), instead(["secret"])
-    (', not -1', ", not '-1'", '', ', not a list')
+    (', not -1', ", not '-1'", ', not what was given', ', not a list')
     """
     if isinstance(value, str):
-        return f", not {value!r}" if _SHORT.fullmatch(value) else ""
+        return f", not {value!r}" if _SHORT.fullmatch(value) else ", not what was given"
     if value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < _MANY):
         return f", not {value!r}"
     return f", not {a_kind(value)}"

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from lagwise._given import a_kind, instead
+
 WithoutPrimary = Literal["serve", "refuse"]
 Guarantee = Literal["read-your-writes", "session"]
 
@@ -51,9 +53,9 @@ class Policy:
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"{name} must be a number of seconds, not {value!r}")
+                raise ValueError(f"{name} must be a number of seconds{instead(value)}")
             if value < least or (name in _POSITIVE and value == 0):
-                raise ValueError(f"{name} must be {'above' if name in _POSITIVE else 'at least'} 0, not {value!r}")
+                raise ValueError(f"{name} must be {'above' if name in _POSITIVE else 'at least'} 0{instead(value)}")
         if self.sticky_window < self.max_lag:
             raise ValueError(
                 f"sticky_window ({self.sticky_window:g} s) must be at least max_lag ({self.max_lag:g} s): "
@@ -61,16 +63,23 @@ class Policy:
             )
         share = self.offload
         if not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1:
-            raise ValueError(f"offload must be a share of clients from 0 to 1, not {share!r}")
+            raise ValueError(f"offload must be a share of clients from 0 to 1{instead(share)}")
         limit = self.fall_back_limit
         if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
-            raise ValueError(f"fall_back_limit must be a whole number of sessions or None for no limit, not {limit!r}")
+            raise ValueError(f"fall_back_limit must be a whole number of sessions or None for no limit{instead(limit)}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}{instead(getattr(self, name))}")
 
 
-_CHOICES = {"without_primary": get_args(WithoutPrimary), "guarantee": get_args(Guarantee)}
+def policy_of(given: Policy | None) -> Policy:
+    """This policy, or the default. Raises `ValueError` for anything else."""
+    if given is not None and not isinstance(given, Policy):
+        raise ValueError(f"policy must be a Policy, not {a_kind(given)}: give policy=Policy(max_lag=...)")
+    return Policy() if given is None else given
+
+
+_CHOICES = {"fall_back": (False, True), "without_primary": get_args(WithoutPrimary), "guarantee": get_args(Guarantee)}
 _POSITIVE = {
     "max_lag",
     "sticky_window",

@@ -23,8 +23,8 @@ from lagwise._pools.pooling import Mode, pooling_of
 from lagwise._pools.pools import Pools
 from lagwise._pools.targets import Replica, Target, pools_of
 from lagwise._sessions.joined import one_transaction
-from lagwise._sessions.maker import RoutingSessionMaker
-from lagwise.policy import Policy
+from lagwise._sessions.maker import RoutingSessionMaker, options_of
+from lagwise.policy import Policy, policy_of
 
 
 class Router:
@@ -65,13 +65,13 @@ class Router:
         pooling: Mode = "session",
         **engine_options: Any,
     ) -> None:
-        policy = policy or Policy()
+        policy = policy_of(policy)
         pools = pools_of(primary, replicas, engine_options, pooling_of(pooling))
         self._nodes = OffloadingNodes(pools, policy, Watchers(), Terms.of(policy, system))
         if on_event is not None:
             self.watch(on_event)
         ledger = Ledger(self._nodes)
-        options = dict(session_options or {})
+        options = options_of(session_options)
         self.read = RoutingSessionMaker(self._nodes, ledger, write=False, options=options)
         """Sessions that read, from whichever node is fresh enough for this client."""
         self.write = RoutingSessionMaker(self._nodes, ledger, write=True, options=options)

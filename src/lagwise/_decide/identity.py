@@ -11,6 +11,7 @@ from typing import Self
 
 from lagwise._decide.node import Node, Reading, Role, second_names
 from lagwise._decide.token import SKEW
+from lagwise._given import instead
 from lagwise.policy import Policy
 
 _PROBES = 5  # probes, each with its time-out, that a contradiction must outlast: a failover shows within one or two
@@ -56,8 +57,8 @@ def system_identifier(system: int | str) -> int:
     )
     if isinstance(system, bool) or number == 0 or not -(1 << 63) <= number < 1 << 64:
         raise ValueError(
-            "system must be the cluster's system identifier, a 64-bit number as pg_controldata shows it, "
-            f"not {text[:40]!r}"
+            "system must be the cluster's system identifier, a 64-bit number as pg_controldata shows it"
+            + instead(system)
         )
     return number % (1 << 64)
 

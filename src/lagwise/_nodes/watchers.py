@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from weakref import ref
 
 from lagwise._client.causality import Causality
 from lagwise._decide.events import Event, Routed, Watcher
 from lagwise._decide.route import Reason, Route
+from lagwise._given import instead
 from lagwise._nodes.log import log_event
 from lagwise._nodes.tally import Tally
 from lagwise._say import say
@@ -29,7 +31,15 @@ class Watchers:
         self._sticky: set[ref[Causality]] = set()
 
     def add(self, watcher: Watcher) -> Callable[[], None]:
-        """Tell this watcher of every event from now on; the function returned ends that."""
+        """Tell this watcher of every event from now on; the function returned ends that.
+
+        Raises:
+            ValueError: it is no plain function.
+        """
+        if not callable(watcher):
+            raise ValueError(f"on_event must be a function that takes an event{instead(watcher)}")
+        if iscoroutinefunction(watcher):
+            raise ValueError("on_event must be a plain function, not an async one: no task would await it")
         mine = _listening(watcher)
 
         def stop() -> None:

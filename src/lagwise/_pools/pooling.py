@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from lagwise._decide.effect import Effect
+from lagwise._given import instead
 from lagwise.errors import RoutingError
 
 Mode = Literal["session", "transaction"]
@@ -108,5 +109,5 @@ class OfTransactions(Pooling):
 def pooling_of(mode: str) -> Pooling:
     """The pooling of this name. Raises `ValueError` for any other."""
     if mode not in MODES:
-        raise ValueError(f'pooling must be "session" or "transaction", not {mode!r}')
+        raise ValueError(f'pooling must be "session" or "transaction"{instead(mode)}')
     return OfTransactions() if mode == "transaction" else Pooling()

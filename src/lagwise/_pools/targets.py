@@ -9,6 +9,7 @@ from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from lagwise._given import a_kind, instead
+from lagwise._pools.options import check
 from lagwise._pools.pooling import Pooling
 from lagwise._pools.pools import Pools
 from lagwise._pools.urls import NAME, target_of
@@ -48,6 +49,7 @@ def pools_of(
     if not primary:
         raise ValueError("primary is missing: give the URL or the AsyncEngine of the primary")
     first = target_of(primary, PRIMARY)
+    check(options)
     pools = {PRIMARY: Pools(PRIMARY, first, weight=1.0, options=options, pooling=pooling)}
     for name, one, setting in _named(replicas):
         given, weight = (one.url, one.weight) if isinstance(one, Replica) else (one, 1.0)

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from difflib import get_close_matches
+from inspect import signature
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
@@ -9,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionm
 from sqlalchemy.orm import Session
 
 from lagwise._client.causality import current
+from lagwise._given import instead
 from lagwise._nodes.intent import Intent
 from lagwise._nodes.ledger import Ledger
 from lagwise._nodes.nodes import Nodes
@@ -23,6 +26,8 @@ from lagwise._sessions.orm import RoutingSession
 from lagwise.errors import ReadOnly
 
 _BINDS = frozenset({"bind", "binds"})
+# Of the makers, and of the sessions themselves.
+_OPTIONS = {*signature(Session).parameters, "class_", "sync_session_class"} - _BINDS
 UNROUTED = "lagwise.unrouted"
 
 
@@ -83,13 +88,8 @@ class RoutingSessionMaker(async_sessionmaker[AsyncSession]):
     """
 
     def __init__(self, nodes: Nodes, ledger: Ledger, *, write: bool, options: dict[str, Any]) -> None:
-        if {"bind", "binds"} & options.keys():
-            raise ValueError("session_options cannot take bind or binds: the Router chooses each session's engine")
-        options = {"expire_on_commit": False, **options}
-        class_ = options.pop("class_", AsyncSession)
-        sync_class = options.pop("sync_session_class", None) or class_.sync_session_class
-        class_, sync_class = routed(class_, sync_class)
-        super().__init__(class_=class_, sync_session_class=sync_class, **options)
+        class_, sync_class = routed(options["class_"], options["sync_session_class"])
+        super().__init__(**{**options, "class_": class_, "sync_session_class": sync_class})
         self._nodes = nodes
         self._ledger = ledger
         self._write = write
@@ -215,3 +215,27 @@ def _never_written(session: Session) -> ReadOnly:
     what, objects = ("added", session.new) if session.new else ("deleted", session.deleted)
     names = ", ".join(sorted({type(each).__name__ for each in objects}))
     return ReadOnly(f"objects were {what} in a read session ({names}) and nothing was written. " + WAY_OUT)
+
+
+def options_of(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The session options, with the session class in them.
+
+    Raises:
+        ValueError: they choose engines, name a class that is none, or have what SQLAlchemy's own classes do not take.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise ValueError(f"session_options must be a mapping, as for async_sessionmaker{instead(given)}")
+    options = {"expire_on_commit": False, **(given or {})}
+    if not _BINDS.isdisjoint(options):
+        raise ValueError("session_options cannot take bind or binds: the Router chooses each session's engine")
+    class_ = options.setdefault("class_", AsyncSession)
+    if not (isinstance(class_, type) and issubclass(class_, AsyncSession)):
+        raise ValueError("session_options: class_ must be AsyncSession, or a class made from it")
+    sync_class = options.setdefault("sync_session_class", None) or class_.sync_session_class
+    if not (isinstance(sync_class, type) and issubclass(sync_class, Session)):
+        raise ValueError("session_options: sync_session_class must be Session, or a class made from it")
+    own = class_.__init__ is not AsyncSession.__init__ or sync_class.__init__ is not Session.__init__
+    for name in options.keys() - _OPTIONS if not own else ():
+        near = get_close_matches(str(name), _OPTIONS, 1)
+        raise ValueError(f"session_options: {name} is not known{f': did you mean {near[0]}?' if near else ''}")
+    return {**options, "sync_session_class": sync_class}
