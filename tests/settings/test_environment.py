@@ -183,11 +183,18 @@ def test_a_file_of_variables(given: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (
             "MAX_LAG",
             "soon",
-            "LAGWISE_MAX_LAG: input should be a valid number, unable to parse string as a number, not 'soon'",
+            "LAGWISE_MAX_LAG: input should be a valid number, unable to parse string as a number, not what was given",
         ),
         ("MAX_LAG", "9", "LAGWISE_STICKY_WINDOW (5 s) must be at least LAGWISE_MAX_LAG (9 s): an expired token"),
         ("PROBE_INTERVAL", "0", "LAGWISE_PROBE_INTERVAL must be above 0, not 0.0"),
-        ("GUARANTEE", "all", "LAGWISE_GUARANTEE: input should be 'read-your-writes' or 'session', not 'all'"),
+        ("GUARANTEE", "all", "LAGWISE_GUARANTEE: input should be 'read-your-writes' or 'session', not what was given"),
+        (
+            "MAX_LAG",
+            URL,
+            "LAGWISE_MAX_LAG: input should be a valid number, unable to parse string as a number, not what",
+        ),
+        ("POOLING", URL, "LAGWISE_POOLING: input should be 'session' or 'transaction', not what was given"),
+        ("POOL_SIZE", PASSWORD, "LAGWISE_POOL_SIZE: input should be a valid integer, unable to parse string as an int"),
         ("POOL_SIZE", "-1", "LAGWISE_POOL_SIZE: input should be greater than or equal to 0, not '-1'"),
         ("SYSTEM", PASSWORD, "LAGWISE_SYSTEM is no system identifier: write the 64-bit number"),
         ("PRIMARY", f"{HOST}:{PASSWORD}", "LAGWISE_PRIMARY is no database URL: write postgresql+asyncpg://user:"),
@@ -208,6 +215,14 @@ def test_a_mistake_names_its_variable(given: pytest.MonkeyPatch, name: str, valu
     """One line: the variable, what it must be, and what it says only where that can be no secret."""
     given.setenv(f"LAGWISE_{name}", value)
     assert refused().startswith(words)
+
+
+@pytest.mark.parametrize("value", [URL, PASSWORD, f"{HOST}:5432"])
+@pytest.mark.parametrize("name", sorted({*Settings.model_fields} - {"primary", "replicas", "secret"}))
+def test_a_secret_in_the_wrong_variable_is_not_repeated(given: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """Whichever variable a URL, a password or a host was put into: the error names the variable, and not its value."""
+    given.setenv(f"LAGWISE_{name.upper()}", value)
+    assert refused().startswith(f"LAGWISE_{name.upper()}")
 
 
 def test_several_mistakes_are_one_line(given: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, get_type_hints
 from pydantic import BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError, create_model, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from lagwise._given import instead
 from lagwise._pools.pooling import Mode
 from lagwise.policy import Policy
 from lagwise.settings import text
@@ -143,7 +144,7 @@ def _missing(variable: str) -> str:
 
 
 def _words(error: ValidationError, prefix: str) -> str:
-    """One line for all that is wrong, in the names of variables; a value only where it can be no secret."""
+    """One line for all that is wrong, in the names of variables; of values only short numbers, which are no secrets."""
     lines = []
     for each in error.errors(include_url=False):
         own = each["type"] == "value_error"
@@ -155,6 +156,5 @@ def _words(error: ValidationError, prefix: str) -> str:
         if own:
             lines.append(f"{variable} {words}")
         else:
-            given = "" if each["loc"][0] in _HIDDEN else f", not {str(each['input'])[:40]!r}"
-            lines.append(f"{variable}: {words}{given}")
+            lines.append(f"{variable}: {words}{'' if each['loc'][0] in _HIDDEN else instead(each['input'])}")
     return "; ".join(lines)
