@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -125,6 +127,41 @@ def test_the_same_token_again_does_not_remove_itself() -> None:
     before = dict(browser.cookies)
     browser.store(jar.set("text", list(before), AGE))
     assert browser.cookies == before
+
+
+@pytest.mark.parametrize(
+    ("attributes", "says"),
+    [
+        ({"name": "__Host-x"}, "browsers drop a cookie called __host-... that is not secure: give secure=True"),
+        ({"name": "__Host-x", "secure": True, "path": "/app"}, "browsers drop a cookie called __host-... that has"),
+        (
+            {"name": "__host-x", "secure": True, "domain": "example.org"},
+            "browsers drop a cookie called __host-... that",
+        ),
+        ({"name": "__Secure-x"}, "browsers drop a cookie called __secure-... that is not secure: give secure=True"),
+        ({"name": "__SECURE-X", "domain": "example.org"}, "browsers drop a cookie called __secure-... that is not"),
+        ({"name": "__Http-x"}, "browsers drop a cookie called __http-... that is not secure"),
+        ({"path": "app"}, 'path must begin with "/"'),
+        ({"path": ""}, 'path must begin with "/"'),
+        ({"path": None}, 'path must begin with "/", and have no ";" in it, not None'),
+        ({"path": "/; Domain=example.org"}, 'path must begin with "/", and have no ";" in it'),
+        ({"path": "/\r\nSet-Cookie: a=b"}, 'path must begin with "/"'),
+        ({"domain": "example.org; Secure"}, "domain must be the name of a host"),
+    ],
+)
+def test_a_cookie_that_a_browser_would_drop_is_refused(attributes: dict[str, Any], says: str) -> None:
+    """A client that is given it would bring no token, and miss its own writes; so no middleware is made with it."""
+    with pytest.raises(ValueError, match=f"^{re.escape(says)}"):
+        Jar(**attributes)
+
+
+@pytest.mark.parametrize("name", ["__Host-x", "__Secure-x", "__Http-x"])
+def test_a_prefix_is_taken_where_a_browser_takes_it(name: str) -> None:
+    """The cookies of a token, of a crowd and of a bucket begin with it, and fulfil what it promises."""
+    jar = Jar(name=name, secure=True)
+    for cookie in [*jar.set("AAAA.BBBB", [], AGE), *jar.set_in_crowd("AAAA.BBBB", [], AGE), jar.set_bucket(42)]:
+        assert cookie.startswith(name)
+        assert cookie.endswith("; HttpOnly; Path=/; SameSite=Lax; Secure")
 
 
 @pytest.mark.parametrize(

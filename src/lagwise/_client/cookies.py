@@ -21,9 +21,12 @@ from itertools import islice
 from zlib import crc32
 
 from lagwise._client.signature import plausible
+from lagwise._given import instead
 
 NAME = "lagwise"
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")  # https://www.rfc-editor.org/rfc/rfc9110#name-tokens
+# What a Set-Cookie header takes for a path and a domain.
+_PATH, _DOMAIN = re.compile(r"/[ -:<-~]*"), re.compile(r"[0-9A-Za-z.-]+")
 _CROWD = "many"
 MOST_HEADERS = 1024
 """Headers of one request that are looked at. A browser sends one with all of its cookies, HTTP/2 up to one for each."""
@@ -41,7 +44,7 @@ class Jar:
     other's crowd cookie.
 
     Raises:
-        ValueError: the name is no cookie's name.
+        ValueError: the name is no cookie's name, the path or the domain is none, or a browser would drop the cookie.
     """
 
     name: str = NAME
@@ -52,7 +55,24 @@ class Jar:
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"cookie must be a name of at most 64 letters, digits, - and the like, not {self.name!r}")
+            raise ValueError(f"cookie must be a name of at most 64 letters, digits, - and the like{instead(self.name)}")
+        if not (isinstance(self.path, str) and _PATH.fullmatch(self.path)):
+            raise ValueError(f'path must begin with "/", and have no ";" in it{instead(self.path)}')
+        if self.domain and not (isinstance(self.domain, str) and _DOMAIN.fullmatch(self.domain)):
+            raise ValueError(f"domain must be the name of a host, or None{instead(self.domain)}")
+        self._refuse_what_browsers_drop()
+
+    def _refuse_what_browsers_drop(self) -> None:
+        # Prefixes, in any case of letters: https://datatracker.ietf.org/doc/html/draft-ietf-httpbis-rfc6265bis. Such a
+        # cookie would vanish without a word, and its client's writes be missed.
+        prefix = f"{self.name.lower().partition('-')[0]}-"
+        if prefix in {"__host-", "__secure-", "__http-"} and not self.secure:
+            raise ValueError(f"browsers drop a cookie called {prefix}... that is not secure: give secure=True")
+        if prefix == "__host-" and (self.path != "/" or self.domain):
+            raise ValueError(
+                "browsers drop a cookie called __host-... that has a path or a domain: leave both out, or call it "
+                "__Secure-..."
+            )
 
     def set(self, text: str, covered: Iterable[str], age: int) -> list[str]:
         """The Set-Cookie values for a token that covers the cookies of these names; age in seconds."""
