@@ -52,12 +52,28 @@ def test_a_stranger_gets_any() -> None:
 
 @pytest.mark.parametrize(
     ("said", "set_"),
-    [("public, max-age=60", False), ("s-maxage=60", False), ("PUBLIC", False), ("private", True), ("no-store", True)],
-)
+    [
+        ("public, max-age=60", False), ("s-maxage=60", False), ("PUBLIC", False), ("private", True), ("no-store", True),
+        ("max-age=60", False), ("max-age=5, must-revalidate", False), ("no-cache", False), ("", False),
+        ("max-age=60, stale-while-revalidate=30", False), ("max-age=60,Private", True), ("No-Store , max-age=0", True),
+        ("no-store, must-understand", False), ("private, no-store, must-understand", True),
+        ('private="set-cookie"', False), ('x="a, private, b"', False), ('x="a, private', False),
+        (r'x="\", private"', False), ("not-private", False),
+    ],
+)  # fmt: skip
 def test_an_answer_that_a_shared_cache_may_keep_sets_none(said: str, set_: bool) -> None:
     """It would hand one client's bucket to all, and a hundredth of the clients would be all of them, or none."""
     cookie = found().cookie([(b"content-type", b"text/plain"), (b"Cache-Control", said.encode())])
     assert (cookie is not None) == set_
+
+
+def test_lines_of_one_field_are_one_list() -> None:
+    """And a field for one cache's eyes counts beside the one for all."""
+    mine, of_the_network = (b"cache-control", b"private"), (b"CDN-Cache-Control", b"max-age=60")
+    assert found().cookie([(b"cache-control", b"max-age=60"), mine]) is not None
+    assert found().cookie([mine, of_the_network]) is None
+    assert found().cookie([mine, (b"surrogate-control", b"max-age=60")]) is None
+    assert found().cookie([mine, (b"cdn-cache-control", b"no-store")]) is not None
 
 
 def test_the_cookie_is_as_those_of_the_token() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from lagwise._client.cookies import MOST_BYTES, MOST_HEADERS, Jar
 from lagwise._decide.offload import BUCKETS, bucket_of
 
-_SHARED = re.compile(rb"\b(?:public|s-maxage)\b", re.I)
+_QUOTED = re.compile(rb'"(?:\\.|[^"\\])*"')
 
 
 class Bucket:
@@ -44,6 +44,22 @@ class Bucket:
 
         None where a shared cache may keep the answer: it would hand one client's bucket to all.
         """
-        if not self.fresh or any(name.lower() == b"cache-control" and _SHARED.search(value) for name, value in headers):
+        if not self.fresh:
             return None
-        return self._jar.set_bucket(self.number)
+        # https://www.rfc-editor.org/rfc/rfc9111#section-3; each field on its own, since a cache that knows one of
+        # https://www.rfc-editor.org/rfc/rfc9213 follows that one.
+        said = dict[bytes, list[bytes]]()
+        for name, value in headers:
+            field = name.lower()
+            if field.endswith(b"cache-control") or field == b"surrogate-control":
+                said.setdefault(field, []).append(value)
+        return self._jar.set_bucket(self.number) if all(map(_keeps_out, said.values())) else None
+
+
+def _keeps_out(values: list[bytes]) -> bool:
+    """Whether no shared cache may keep an answer of this field, whose lines are one list."""
+    line = _QUOTED.sub(b"", b",".join(values)).lower()
+    words = {word.strip() for word in line.split(b",")}
+    # A cache that understands the status passes over no-store: rfc9111#section-5.2.2.3. With names of fields behind
+    # it, private is about these alone.
+    return b'"' not in line and (b"private" in words or (b"no-store" in words and b"must-understand" not in words))
