@@ -170,6 +170,19 @@ async def test_a_replica_of_another_cluster(cluster: Cluster, elsewhere: Cluster
     on_the_page(found, "system")
 
 
+async def test_a_pin_of_another_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every session would be refused, so it is a fault, from the environment and from the command line."""
+    monkeypatch.setenv("LAGWISE_SYSTEM", "42")
+    found = await told(*urls(cluster))
+    assert (found.status, found.faults) == (1, [("system", "cluster")])
+    on_the_page(found, "system")
+    right = str(found.node("primary")["system"])
+    assert (await told(*urls(cluster), options=["--system", right])).status == 0
+    monkeypatch.setenv("LAGWISE_SYSTEM", right)
+    assert (await told(*urls(cluster), options=["--system", "42"])).faults == [("system", "cluster")]
+    assert (await run("--system", "main", *urls(cluster)))[0] == 2
+
+
 async def test_a_receiver_that_is_dead(cluster: Cluster) -> None:
     """A replica that its primary does not reach: it does not stream, and lags by what was written since."""
     await cluster.partition("replica-1")

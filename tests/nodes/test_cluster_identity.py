@@ -158,6 +158,18 @@ async def test_a_start_among_strangers_writes_nothing_there(
     assert logged(caplog)[-2:] == ["cluster-unconfirmed", "cluster-changed"]
 
 
+async def test_a_pin_of_another_cluster_is_named_by_the_refusal(cluster: Cluster) -> None:
+    """Retrying never helps: reads and writes are refused by the name of the setting, and the doctor's remedy."""
+    primary, *replicas = (node.url for node in cluster.nodes.values())
+    async with Router(primary, replicas, policy=QUICK, system=42) as db:
+        for maker in (db.read, db.write):
+            with pytest.raises(NoPrimary, match=r"^system=42 names another cluster than that of") as refused:
+                async with maker() as session:
+                    await session.execute(text("SELECT 1"))
+            assert str(refused.value).endswith(". Correct system= (LAGWISE_SYSTEM), or the URLs.")
+        assert db.explain().error is not None
+
+
 async def test_a_start_beside_a_dead_primary_needs_a_pin_or_a_majority() -> None:
     """One of two answers, promoted: no write until the old primary is back, or at once with system=..."""
     async with Cluster(replicas=1) as cluster:

@@ -47,6 +47,13 @@ def refusal(
             f"have been restored, or a promotion undone. {nodes}. Retry: they are believed when they have said so for "
             f"{view.terms.patience:g} s."
         )
+    if view.terms.pinned and (elsewhere := _of_other_clusters(view)):
+        silent = ", ".join(node.name for node in view.nodes if node.reading is None)
+        return NoPrimary(
+            f"system={view.terms.pinned} names another cluster than that of the nodes ({', '.join(elsewhere)}), so "
+            f"they are neither written to nor read from. {nodes}. Correct system= (LAGWISE_SYSTEM), or the URLs"
+            f"{f'; or retry when {silent} can be reached' if silent else ''}."
+        )
     unconfirmed = [node.name for node in view.nodes if node.standing is Standing.UNCONFIRMED]
     if unconfirmed:
         return NoPrimary(
@@ -64,6 +71,13 @@ def refusal(
         )
     advice = f"Retry when the failover is over{f', and {remedy}' if remedy else ''}"
     return NoPrimary(f"no primary can be reached ({chosen.reason}). {nodes}. {advice}.")
+
+
+def _of_other_clusters(view: View) -> list[str]:
+    """The nodes that answer, where all of them say that they belong to another cluster than ours."""
+    answering = [node for node in view.nodes if node.reading is not None]
+    others = [node.name for node in answering if node.reading is not None and node.reading.system != view.system]
+    return others if len(others) == len(answering) else []
 
 
 def no_place(chosen: Route, limit: int) -> NoReplica:

@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from lagwise._decide.identity import system_identifier
 from lagwise._pools.options import DEFAULTS
 from lagwise.cli.doctor import report
 from lagwise.cli.doctor.asking import ask_all
@@ -61,6 +62,10 @@ def doctor(
             min=0.001, help="max_lag of the application's Policy, in seconds. [default: LAGWISE_MAX_LAG, or 5]"
         ),
     ] = None,
+    system: Annotated[
+        str | None,
+        typer.Option(help="system of the application's Router. [default: LAGWISE_SYSTEM, or none]", show_default=False),
+    ] = None,
     timeout: Annotated[
         float, typer.Option(min=0.01, max=600, help="Seconds for each connect, and for each question.")
     ] = 5.0,
@@ -75,6 +80,7 @@ def doctor(
     if pooling not in {None, "session", "transaction"}:
         raise typer.BadParameter("session or transaction", param_hint="--pooling")
     try:
+        pinned = system_identifier(system) if system is not None else 0
         settings = Settings()
         nodes = named(urls) if urls else configured(settings)
     except ValueError as error:
@@ -85,6 +91,7 @@ def doctor(
         max_overflow=_first(max_overflow, settings.max_overflow, DEFAULTS["max_overflow"]),
         framed=_first(pooling, settings.pooling, "session") == "transaction",
         max_lag=_first(max_lag, settings.policy.max_lag, 0.0),
+        system=pinned or int(settings.system or 0),
     )
     raise typer.Exit(_look(nodes, plan, timeout, everything=everything, as_json=as_json))
 

@@ -29,6 +29,7 @@ def _all(nodes: Sequence[Facts], plan: Plan) -> Iterator[Verdict]:
         replication.senders,
     ):  # fmt: skip
         yield from of_all(nodes)
+    yield from membership.pin(nodes, plan)
     ours = {facts.name for facts, _ in membership.members(nodes)}
     for facts in nodes:
         if facts.reading is not None and facts.name not in ours:

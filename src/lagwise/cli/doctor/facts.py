@@ -22,6 +22,7 @@ class Plan:
         max_overflow: those beyond; -1 for no limit.
         framed: whether it says `pooling="transaction"`.
         max_lag: seconds, as in its Policy.
+        system: the system identifier that it pins; 0 for none.
     """
 
     workers: int = 1
@@ -29,6 +30,7 @@ class Plan:
     max_overflow: int = DEFAULTS["max_overflow"]
     framed: bool = False
     max_lag: float = Policy().max_lag
+    system: int = 0
 
     @property
     def unbounded(self) -> bool:

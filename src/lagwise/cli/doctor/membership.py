@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from lagwise._decide.node import Reading, Role
-from lagwise.cli.doctor.facts import Facts
+from lagwise.cli.doctor.facts import Facts, Plan
 from lagwise.cli.doctor.verdict import CLUSTER, Level, Topic, Verdict
 from lagwise.cli.doctor.words import listed, version
 
@@ -136,6 +136,19 @@ def systems(nodes: Sequence[Facts]) -> Iterator[Verdict]:
         what += f"{facts.reading.system}, and that of this cluster is {ours}."
         remedy = f'Check its URL, or build it anew from the primary. Router(system="{ours}") keeps strangers out.'
         yield Verdict(Level.FAULT, Topic.SYSTEM, facts.name, what, remedy)
+
+
+def pin(nodes: Sequence[Facts], plan: Plan) -> Iterator[Verdict]:
+    """Whether the system identifier that the application pins is that of the nodes."""
+    ours = system_of(nodes)
+    if not plan.system or ours is None:
+        return
+    if plan.system == ours:
+        yield Verdict(Level.OK, Topic.SYSTEM, CLUSTER, "Its system identifier is the one that is pinned.")
+        return
+    what = f"system={plan.system} names another database cluster than that of the nodes, {ours}: every read and every "
+    what += "write is refused."
+    yield Verdict(Level.FAULT, Topic.SYSTEM, CLUSTER, what, "Correct system= (LAGWISE_SYSTEM), or the URLs.")
 
 
 def databases(nodes: Sequence[Facts]) -> Iterator[Verdict]:
