@@ -170,6 +170,17 @@ async def test_a_pin_of_another_cluster_is_named_by_the_refusal(cluster: Cluster
         assert db.explain().error is not None
 
 
+async def test_a_replica_alone_is_said_to_be_one(cluster: Cluster) -> None:
+    """Its URL was given for the primary's: the refusal of a write says that it is in recovery, and what to give."""
+    async with Router(cluster.replicas[0].url, policy=QUICK) as db:
+        with pytest.raises(NoPrimary, match="no primary can be reached") as refused:
+            await written(db)
+    assert str(refused.value).endswith(
+        "Retry when the failover is over. primary is configured as the primary, and is a replica (it is in recovery): "
+        "where there is no failover, give the URL of the primary."
+    )
+
+
 async def test_a_start_beside_a_dead_primary_needs_a_pin_or_a_majority() -> None:
     """One of two answers, promoted: no write until the old primary is back, or at once with system=..."""
     async with Cluster(replicas=1) as cluster:

@@ -3,7 +3,7 @@
 from math import isfinite
 
 from lagwise._decide.route import Route
-from lagwise._decide.view import Node, Standing, View
+from lagwise._decide.view import Node, Role, Standing, View
 from lagwise.errors import NoPrimary, NoReplica, RoutingError
 from lagwise.policy import Policy
 
@@ -70,6 +70,12 @@ def refusal(
             f"no primary can be reached: this looks like a mistake, not like a failover. {nodes}. {remedy}."
         )
     advice = f"Retry when the failover is over{f', and {remedy}' if remedy else ''}"
+    first = view.nodes[0].reading
+    if first is not None and first.role is Role.REPLICA:
+        advice += (
+            f". {view.nodes[0].name} is configured as the primary, and is a replica (it is in recovery): "
+            "where there is no failover, give the URL of the primary"
+        )
     return NoPrimary(f"no primary can be reached ({chosen.reason}). {nodes}. {advice}.")
 
 
