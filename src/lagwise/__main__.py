@@ -14,7 +14,7 @@ def main() -> None:
     """Run the command line, or say what to install: exit status 2."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        sys.stderr.write(f"lagwise: {' and '.join(missing)} missing; run `pip install lagwise[cli]`\n")
+        sys.stderr.write(f'lagwise: {" and ".join(missing)} missing: pip install "lagwise[cli]"\n')
         raise SystemExit(2)
     try:
         from lagwise.cli import app  # noqa: PLC0415 - needs the extra

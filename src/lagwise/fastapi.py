@@ -1,5 +1,10 @@
 """FastAPI: session dependencies, the lifespan that runs the Router, and the names an application imports."""
 
+from lagwise._extras import extra
+
+with extra("fastapi", "lagwise.fastapi"):
+    import fastapi as _  # noqa: F401
+
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
@@ -21,24 +26,10 @@ from lagwise.health import ProcessDrain, health_router
 from lagwise.router import Router
 
 __all__ = [
-    "CausalityMiddleware",
-    "ReadAsyncpg",
-    "ReadConnection",
-    "ReadSession",
-    "RoutedSession",
-    "WriteAsyncpg",
-    "WriteSession",
-    "health_router",
-    "lifespan",
-    "read_asyncpg",
-    "read_connection",
-    "read_session",
-    "reads",
-    "routed_session",
-    "write_asyncpg",
-    "write_session",
-    "writes",
-]
+    "CausalityMiddleware", "ReadAsyncpg", "ReadConnection", "ReadSession", "RoutedSession", "WriteAsyncpg",
+    "WriteSession", "health_router", "lifespan", "read_asyncpg", "read_connection", "read_session", "reads",
+    "routed_session", "write_asyncpg", "write_session", "writes",
+]  # fmt: skip
 
 _STATE = "lagwise"
 _TRY_AGAIN_LATER = 1013  # https://www.iana.org/assignments/websocket/websocket.xhtml#close-code-number

@@ -1,9 +1,12 @@
 """One service calls another: an httpx client sends the causality it runs in, and merges what comes back."""
 
+from lagwise._extras import extra
+
+with extra("httpx", "lagwise.httpx"):
+    import httpx
+
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
-
-import httpx
 
 from lagwise._client.causality import Causality
 from lagwise._client.doubts import doubt

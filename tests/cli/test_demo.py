@@ -131,7 +131,7 @@ def test_a_missing_extra_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without FastAPI it says what to install, in one line, with status 2."""
     monkeypatch.setitem(sys.modules, "fastapi", None)
     result = CliRunner().invoke(app, ["demo"])
-    assert result.stderr == "lagwise: fastapi missing; run `pip install lagwise[cli,fastapi,embedded]`\n"
+    assert result.stderr == 'lagwise: fastapi missing: pip install "lagwise[cli,fastapi,embedded]"\n'
     assert (result.exit_code, result.stdout) == (2, "")
 
 

@@ -31,6 +31,27 @@ def test_the_library_brings_no_framework(module: str) -> None:
     assert set() == HEAVY & set(answer.stdout.split())
 
 
+NEEDS = {
+    "import lagwise.fastapi": ("fastapi", "lagwise.fastapi needs fastapi", "fastapi"),
+    "import lagwise.health": ("fastapi", "lagwise.health needs fastapi", "fastapi"),
+    "import lagwise.health  # of fastapi's own": ("pydantic", "lagwise.health needs pydantic", "fastapi"),
+    "import lagwise.httpx": ("httpx", "lagwise.httpx needs httpx", "httpx"),
+    "import lagwise.prometheus": ("prometheus_client", "lagwise.prometheus needs prometheus-client", "prometheus"),
+    "import lagwise.opentelemetry": ("opentelemetry", "lagwise.opentelemetry needs opentelemetry", "opentelemetry"),
+    "import lagwise.settings": ("pydantic_settings", "lagwise.settings needs pydantic-settings", "settings"),
+    "import lagwise.store; lagwise.store.RedisStore('redis://h')": ("redis", "RedisStore needs redis", "redis"),
+}
+
+
+@pytest.mark.parametrize(("code", "missing"), NEEDS.items(), ids=NEEDS)
+def test_a_missing_extra_is_named(code: str, missing: tuple[str, str, str]) -> None:
+    """One line: what needs it, what is missing, and what to type in any shell."""
+    package, words, extra = missing
+    code = f"import sys\nsys.modules[{package!r}] = None\ntry: {code}\nexcept ImportError as error: print(error)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout == f'{words}: pip install "lagwise[{extra}]"\n'
+
+
 def test_every_public_name_is_there() -> None:
     """What `__all__` promises can be imported, and the names of the documentation are among it."""
     import lagwise

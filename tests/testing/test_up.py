@@ -135,7 +135,7 @@ def test_without_the_extra_one_line_says_what_to_install(
     with pytest.raises(SystemExit) as exit_:
         lagwise.__main__.main()
     assert exit_.value.code == 2
-    assert capsys.readouterr().err == "lagwise: typer and rich missing; run `pip install lagwise[cli]`\n"
+    assert capsys.readouterr().err == 'lagwise: typer and rich missing: pip install "lagwise[cli]"\n'
 
 
 @pytest.mark.parametrize("options", [["--json"], ["--apply-delay", "2", "--pg-major", "18"]])

