@@ -168,6 +168,14 @@ def test_a_url_may_have_white_space_around_it() -> None:
     assert list(Router(f" {URL}\n", {"near": f"{URL}\n"}.values()).pools) == ["primary", "replica-1"]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "Postgres", "POSTGRESQL+asyncpg"])
+def test_a_scheme_without_a_driver_means_asyncpg(scheme: str) -> None:
+    """In code as in LAGWISE_PRIMARY, of a text, of a `URL` and of a `Replica`; all else of the URL stays."""
+    given = URL.replace("postgresql+asyncpg", scheme)
+    pools = Router(given, [make_url(given), Replica(given)]).pools.values()
+    assert {node.writing.url for node in pools} == {make_url(URL)}
+
+
 def test_engines_and_urls_are_taken_as_they_are() -> None:
     """An engine stays the application's own, and the URL of a Replica is what was given."""
     engine = create_async_engine(URL)

@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from lagwise._given import a_kind
 
 POSTGRESQL, ASYNCPG = "postgresql", "postgresql+asyncpg"
+_MEANT = {"postgres": ASYNCPG, POSTGRESQL: ASYNCPG}  # a URL without a driver: SQLAlchemy would take psycopg
 NAME = r"[^=:/?#@,\s]+"
 """What a node may be called: logs, headers and `name=URL` have it, and a URL is none."""
 _HIGHEST_PORT = 65_535
@@ -41,7 +42,7 @@ def target_of(given: object, of: str) -> URL | AsyncEngine:
 
 
 def url_of(given: str | URL) -> URL:
-    """This URL. Raises `ValueError`, whose words follow the name of a setting."""
+    """This URL, with asyncpg where it names no driver. Raises `ValueError`: its words follow the name of a setting."""
     url = _parsed(given)
     if url is None:
         raise ValueError("is no database URL: write postgresql+asyncpg://user:password@host/database")
@@ -57,9 +58,11 @@ def url_of(given: str | URL) -> URL:
 def _parsed(given: str | URL) -> URL | None:
     """The URL, or None; its error would be the context of any that is raised while it is handled."""
     try:
-        return make_url(given.strip() if isinstance(given, str) else given)
+        url = make_url(given.strip() if isinstance(given, str) else given)
     except Exception:
         return None
+    scheme = url.drivername.lower()  # https://www.rfc-editor.org/rfc/rfc3986#section-3.1
+    return url.set(drivername=_MEANT.get(scheme, scheme))
 
 
 def _is_async(url: URL) -> bool:

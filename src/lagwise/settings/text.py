@@ -12,9 +12,7 @@ from lagwise._decide.identity import system_identifier
 from lagwise._pools.urls import ASYNCPG, NAME, url_of
 
 _LARGEST = 65_536  # bytes of a mounted file
-# What a scheme stands for: SQLite is for unit tests.
-_AIOSQLITE = "sqlite+aiosqlite"
-_DRIVERS = {"postgres": ASYNCPG, "postgresql": ASYNCPG, ASYNCPG: ASYNCPG, _AIOSQLITE: _AIOSQLITE}
+_DRIVERS = {ASYNCPG, "sqlite+aiosqlite"}  # SQLite is for unit tests
 # Between two URLs, and not inside one: a comma may be part of a password or of an option.
 _BETWEEN = re.compile(rf"[,\s]+(?=(?:{NAME}=)?[A-Za-z][A-Za-z0-9+.]*://)")
 _NAMED = re.compile(rf"(?:({NAME})=)?([A-Za-z][A-Za-z0-9+.]*://.*)", re.DOTALL)
@@ -23,13 +21,10 @@ _NAMED = re.compile(rf"(?:({NAME})=)?([A-Za-z][A-Za-z0-9+.]*://.*)", re.DOTALL)
 def url(value: Any) -> SecretStr:
     """The URL, with asyncpg as the driver where it names none. What it says is in no message: it holds a password."""
     text = (value.get_secret_value() if isinstance(value, SecretStr) else str(value)).strip()
-    scheme, separator, rest = text.partition("://")
-    scheme = _DRIVERS.get(scheme.lower(), scheme.lower())
-    text = f"{scheme}{separator}{rest}"
-    url_of(text)
-    if scheme not in _DRIVERS.values():
+    scheme = url_of(text).drivername
+    if scheme not in _DRIVERS:
         raise ValueError("names another driver than asyncpg: write postgresql+asyncpg://...")
-    return SecretStr(text)
+    return SecretStr(f"{scheme}://{text.partition('://')[2]}")
 
 
 def urls(value: Any) -> Any:
