@@ -196,6 +196,8 @@ async def test_nothing_there_is_status_1() -> None:
         (["http://h:999999/"], "this is no URL"),
         (["HTTP://one/health", "http://two/health"], "one application's URL"),
         ([PASSWORD], "URL number 1 is no database URL"),
+        ([f"{PASSWORD}:8022/health"], "name=URL; or http://... for the health URL of an application"),
+        ([f"one={PASSWORD}:8022/health", PASSWORD], "or http://... for the health URL of an application"),
         ([f"foo://u:{PASSWORD}@h/d"], "URL number 1 names another driver than asyncpg"),
     ],
 )

@@ -123,5 +123,10 @@ async def source(urls: Sequence[str]) -> AsyncIterator[Direct | Application]:
         async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, follow_redirects=False) as client:
             yield Application(client, urls[0])
         return
+    if urls and "://" not in urls[0]:
+        raise ValueError(
+            "URL number 1 is no database URL: write postgresql+asyncpg://..., or name=URL; "
+            "or http://... for the health URL of an application"
+        )
     async with router_of(urls) as db:
         yield Direct(db)
