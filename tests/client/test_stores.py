@@ -156,6 +156,30 @@ async def test_a_store_in_memory_knows_nothing_of_the_time_before_it() -> None:
     assert trusts(await aged(MemoryStore()).recall(name_of("before"), SEAL, WINDOW))
 
 
+async def test_a_store_in_memory_begins_with_its_first_use() -> None:
+    """A process that takes long to start has not been there while the one before it went on writing."""
+    store = MemoryStore()
+    store._since -= 3600  # it was made an hour ago
+    assert not trusts(await store.recall(name_of("before"), SEAL, WINDOW))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_store_in_memory_knows_nothing_of_the_time_before_a_fork() -> None:
+    """A worker forked from an hour-old process trusts neither the age nor the content of the memory it was given."""
+    store = aged(MemoryStore())
+    asyncio.run(store.remember(name_of("known"), token(5), SEAL, WINDOW))
+    receiving, sending = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            known = [asyncio.run(store.recall(name_of(one), SEAL, WINDOW)) for one in ("known", "unknown")]
+            os.write(sending, repr([trusts(each) for each in known]).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert os.read(receiving, 100) == b"[False, False]"
+    assert asyncio.run(store.recall(name_of("known"), SEAL, WINDOW)) == token(5)
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -1,5 +1,7 @@
 """Clients without cookies that act for a principal, and stores that have been there for long."""
 
+import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -22,7 +24,7 @@ def bearer(scope: Scope) -> str | None:
 
 def aged(store: MemoryStore) -> MemoryStore:
     """A store that has been there for an hour: what it does not know, was not written."""
-    store._since -= 3600
+    store._process, store._since = os.getpid(), time.monotonic() - 3600
     return store
 
 

@@ -1,5 +1,6 @@
 """A store of principals in the memory of one process."""
 
+import os
 import time
 from collections import OrderedDict
 
@@ -14,9 +15,10 @@ _NOTHING = CausalToken()
 class MemoryStore(Store):
     """Keeps what principals have seen in the memory of this process: for applications that run as one process.
 
-    It knows nothing of the time before it was made: for the first sticky window, principals that it does not know read
-    from the primary. It is bounded: when it is full, the principal that wrote longest ago is forgotten, and for as long
-    as that one's token would have been kept, unknown principals read from the primary.
+    It knows nothing of the time before its first use in this process, also where it was made before a fork: for a
+    sticky window from then on, principals that it does not know read from the primary. It is bounded: when it is full,
+    the principal that wrote longest ago is forgotten, and for as long as that one's token would have been kept, unknown
+    principals read from the primary.
 
     Args:
         principals: the most that are kept at a time; each takes about half a kilobyte.
@@ -35,12 +37,14 @@ class MemoryStore(Store):
             raise ValueError(f"keep must be a number of seconds, at least 0, not {keep!r}")
         self._most = principals
         self._keep = keep
+        self._process = 0
         self._since = time.monotonic()
         self._kept: OrderedDict[str, tuple[CausalToken, float]] = OrderedDict()
         self._forgotten_until = 0.0
 
     async def recall(self, name: str, seal: Seal, window: float) -> CausalToken:
         """What this principal has seen; with a doubt where it may have been forgotten."""
+        self._own()
         now = time.monotonic()
         token, until = self._kept.get(name, (_NOTHING, 0.0))
         if now <= until:
@@ -51,6 +55,7 @@ class MemoryStore(Store):
 
     async def remember(self, name: str, token: CausalToken, seal: Seal, window: float) -> None:
         """Merge this token into what the principal has seen."""
+        self._own()
         now = time.monotonic()
         before, until = self._kept.get(name, (_NOTHING, 0.0))
         if now > until and (now < self._forgotten_until or now < self._since + window + MARGIN):
@@ -66,3 +71,13 @@ class MemoryStore(Store):
 
     async def aclose(self) -> None:
         """Nothing to let go of: what is known stays."""
+
+    def _own(self) -> None:
+        """Begin anew with the first use in a process.
+
+        The race: a server forks its workers one after the other from a process that is hours old. What the worker
+        before has stored is not in the copy that the next one gets, and the age of the copy would vouch for it.
+        """
+        if self._process != os.getpid():
+            self._process, self._since, self._forgotten_until = os.getpid(), time.monotonic(), 0.0
+            self._kept.clear()
