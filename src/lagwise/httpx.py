@@ -18,8 +18,9 @@ __all__ = ["propagate"]
 
 Client = TypeVar("Client", bound=httpx.Client | httpx.AsyncClient)
 
-# A gateway's own answers: it did not hear what the service did.
-_UNHEARD = frozenset({502, 504})
+# With these, and from 500 on, a gateway answers that did not hear what the service did, or a service whose endpoint
+# raised after it had committed. Each gateway has numbers of its own: 503 is Envoy's for a connection that was cut.
+_UNHEARD = frozenset({408, 499})
 # Nothing was sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
@@ -37,7 +38,8 @@ def propagate(
             also not by a redirect, and what another host answers is not read.
 
     Outside of a causality nothing is sent and nothing is merged. A call that may write and whose outcome is unknown,
-    because it failed after it was sent, leaves the causality in doubt: its reads use the primary.
+    because it failed after it was sent or was answered by an error of a server or a gateway without a token, leaves the
+    causality in doubt: its reads use the primary.
 
     Raises:
         ValueError: no secret; or neither a `base_url` nor `hosts`, so that no host would get the token.
@@ -54,8 +56,10 @@ def propagate(
         "request": _AsyncHook(rules.send) if asynchronous else _Hook(rules.send),
         "response": _AsyncHook(rules.receive) if asynchronous else _Hook(rules.receive),
     }.items():
-        # Last of the request's hooks: it sees the request as it leaves. A second call replaces the first.
-        hooks[moment] = [each for each in hooks[moment] if not isinstance(each, _Hook)] + [hook]
+        # Between the application's hooks and the network: it sees the request as it leaves, and the response before a
+        # hook that raises for its status. A second call replaces the first.
+        others = [each for each in hooks[moment] if not isinstance(each, _Hook)]
+        hooks[moment] = [*others, hook] if moment == "request" else [hook, *others]
     client.event_hooks = hooks
     sending = _AsyncSending(client.send, rules) if asynchronous else _Sending(client.send, rules)
     setattr(client, "send", sending)  # noqa: B010 -- no type says that a method may be replaced
@@ -96,7 +100,7 @@ class _Rules:
             except InvalidToken:
                 # The service has written something, and says where with a secret that is not known here.
                 seen.learn([doubt()])
-        if not texts and response.status_code in _UNHEARD:
+        if not texts and (response.status_code >= 500 or response.status_code in _UNHEARD):
             self.unheard(response.request)
 
     def unheard(self, request: httpx.Request) -> None:

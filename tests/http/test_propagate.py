@@ -203,7 +203,10 @@ async def test_several_tokens_merge_and_their_number_is_bounded() -> None:
         ("POST", asyncio.CancelledError(), True),
         ("POST", 504, True),
         ("DELETE", 502, True),
-        ("POST", 500, False),
+        # Envoy's for a connection that was cut, and others' for the like; a 500 may follow a commit.
+        *[("POST", status, True) for status in (408, 499, 500, 503, 520, 522, 524)],
+        *[("POST", status, False) for status in (400, 404, 409, 429)],
+        ("GET", 503, False),
         ("POST", httpx.ConnectError("refused"), False),
         ("GET", httpx.ReadTimeout("slow"), False),
         ("TRACE", httpx.ReadTimeout("slow"), False),
@@ -226,6 +229,29 @@ async def test_a_call_whose_outcome_is_unknown_is_a_doubt(method: str, fault: An
                 with pytest.raises(type(fault)):
                     await client.request(method, "/")
             assert ((seen.token.position(0) is not None), seen.grew) == (doubted, doubted)
+
+
+@pytest.mark.parametrize("kind", [httpx.AsyncClient, httpx.Client])
+async def test_a_hook_that_raises_loses_no_token(kind: Any) -> None:
+    """The example of a hook in httpx's manual calls raise_for_status(): what a 404 has seen is merged all the same."""
+    text = SEAL.sealed(seen_at(9))
+    transport = httpx.MockTransport(lambda _: httpx.Response(404, headers={"Lagwise-Token": text}))
+    asynchronous = kind is httpx.AsyncClient
+
+    def raises(response: httpx.Response) -> None:
+        response.raise_for_status()
+
+    async def raises_later(response: httpx.Response) -> None:
+        response.raise_for_status()
+
+    hooks = {"response": [raises_later if asynchronous else raises]}
+    client = propagate(kind(transport=transport, base_url="http://a", event_hooks=hooks), secret=SECRET)
+    with Causality() as seen, pytest.raises(httpx.HTTPStatusError):
+        if asynchronous:
+            await client.get("/")
+        else:
+            client.get("/")
+    assert seen.token == seen_at(9)
 
 
 async def test_redirects_and_streams(cluster: Cluster) -> None:
