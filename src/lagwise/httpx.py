@@ -34,17 +34,20 @@ def propagate(
         client: an `httpx.AsyncClient` or `httpx.Client`; it is changed, and returned.
         secret: that of the services' `CausalityMiddleware`; of a list the first signs and all verify.
         verify_only: more secrets that verify and never sign.
-        hosts: names of hosts that get the token, beside the origin of the client's `base_url`. No other host gets it,
-            also not by a redirect, and what another host answers is not read.
+        hosts: names of hosts that get the token, on any port, beside the origin of the client's `base_url`. No other
+            host gets it, also not by a redirect, and what another host answers is not read.
 
     Outside of a causality nothing is sent and nothing is merged. A call that may write and whose outcome is unknown,
     because it failed after it was sent or was answered by an error of a server or a gateway without a token, leaves the
     causality in doubt: its reads use the primary.
 
     Raises:
-        ValueError: no secret; or neither a `base_url` nor `hosts`, so that no host would get the token.
+        ValueError: no secret; neither a `base_url` nor `hosts`, so that no host would get the token; or `hosts` is no
+            list of names, but a string, or has an entry with a scheme, a port or a path.
     """
-    names = frozenset(host.lower() for host in hosts)
+    if isinstance(hosts, str):
+        raise ValueError('hosts must be a list of names, and is a string: propagate(..., hosts=["billing.internal"])')
+    names = frozenset(map(_name, hosts))
     if not (names or client.base_url.host):
         raise ValueError(
             'propagate() must know the services: Client(base_url=...), or propagate(..., hosts=["orders"])'
@@ -158,6 +161,20 @@ class _AsyncSending(_Sending):
         except BaseException as error:  # a cancellation, too
             self.failed(error, request)
             raise
+
+
+def _name(host: str) -> str:
+    """A host as httpx calls it in the URL of a request."""
+    try:
+        name = httpx.URL(scheme="http", host=host).host
+    except httpx.InvalidURL:  # a colon that is not that of an IPv6 address
+        name = ""
+    if not name or not {"%", "*"}.isdisjoint(name):  # httpx quotes a slash, a blank or an @
+        raise ValueError(
+            "hosts must be names of hosts without scheme, port, path or wildcard, as in "
+            'propagate(..., hosts=["billing.internal"]): all ports of such a host get the token'
+        )
+    return name
 
 
 def _port(url: httpx.URL) -> int | None:

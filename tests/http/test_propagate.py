@@ -145,6 +145,39 @@ def test_a_client_that_knows_no_service_is_refused() -> None:
             propagate(client, secret="", hosts=["orders.test"])
 
 
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        "billing.internal",
+        ["http://billing.internal"],
+        ["billing.internal:8080"],
+        ["billing.internal/"],
+        ["user@billing.internal"],
+        ["*.internal"],
+        [" billing.internal"],
+        ["orders.internal", ""],
+    ],
+    ids=str,
+)
+def test_hosts_that_no_request_can_have_are_refused(hosts: Any) -> None:
+    """A string, and an entry that is no name of a host: no request would get the token. The error has the remedy."""
+    with httpx.Client(base_url="http://orders.test") as client:
+        with pytest.raises(ValueError, match=r'hosts=\["billing.internal"\]'):
+            propagate(client, secret=SECRET, hosts=hosts)
+        assert client.event_hooks == {"request": [], "response": []}
+
+
+@pytest.mark.parametrize(
+    "host", ["billing", "BILLING_1.test", "10.0.0.1", "::1", "[::1]", "Bücher.test", "xn--bcher-kva.test"]
+)
+def test_a_host_has_the_name_that_its_requests_have(host: str) -> None:
+    """Capitals, addresses of both kinds, and names that are not ASCII, in either spelling."""
+    transport, got = answering()
+    with propagate(httpx.Client(transport=transport), secret=SECRET, hosts=[host]) as client, Causality(seen_at(5)):
+        client.get(httpx.URL(scheme="http", host=host))
+    assert [token for _, token in got] == [SEAL.sealed(seen_at(5))]
+
+
 async def test_twice_is_once_and_the_applications_hooks_stay() -> None:
     """The second call replaces the first, with its secret; other hooks and a token of the caller's own stay."""
     transport, got = answering()
