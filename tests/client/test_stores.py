@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from lagwise import LSN, CausalToken
+from lagwise import LSN, Causality, CausalToken
 from lagwise._client import redis_presence
 from lagwise._client.redis_scripts import BEAT, REMEMBER, parts_of
 from lagwise._client.signature import Seal
@@ -23,6 +23,7 @@ from lagwise._client.store_log import StoreLog
 from lagwise._decide.token import SKEW, Position, merged
 from lagwise.store import MemoryStore, RedisStore
 from lagwise.testing import wait_until
+from tests.kit.contexts import Traced, trace
 from tests.kit.principals import aged
 from tests.kit.redis_server import RedisServer, redis_server
 
@@ -357,6 +358,32 @@ async def test_a_principal_that_is_named_meanwhile_is_stored_for_too() -> None:
 
 async def _silent(store: RedisStore) -> bool:
     return not store._presence()._reachable
+
+
+async def test_the_heart_of_a_store_beats_in_no_requests_context(redis: RedisServer) -> None:
+    """The first request starts it; its trace, its user and its causality are not those of each beat from then on."""
+    heard = list[tuple[object, ...]]()
+
+    class Instrumented(Redis):
+        """A client that looks at its caller's context, as an instrumentation does."""
+
+        async def execute_command(self, *words: Any, **options: Any) -> Any:
+            heard.append((trace.get(), Causality.current()))
+            return await super().execute_command(*words, **options)  # type: ignore[no-untyped-call]
+
+    async with Instrumented.from_url(redis.url) as client:
+        store = RedisStore(client, lease=0.4)
+
+        async def request() -> None:
+            trace.set(Traced())
+            with Causality():
+                await store.recall(name_of("anyone"), SEAL, WINDOW)
+
+        await asyncio.create_task(request())
+        heard.clear()
+        await wait_until(lambda: len(heard) > 2, what="three beats")
+        assert {*heard} == {(None, None)}
+        await store.aclose()
 
 
 async def test_a_late_request_gives_no_lease(redis: RedisServer) -> None:

@@ -21,6 +21,7 @@ from lagwise.health.overview import overview
 from lagwise.health.page import document
 from lagwise.health.recording import Recording
 from lagwise.testing import Cluster, Proxy, wait_until
+from tests.kit.contexts import outlived
 from tests.kit.http import http, serving
 from tests.kit.routers import QUIET, both_in_rotation, router, stand_still, steady, trips
 
@@ -354,6 +355,13 @@ async def test_sampling_ends_with_the_router_and_begins_again(cluster: Cluster) 
         ended = recording.samples.last
         await asyncio.sleep(0.1)
         assert recording.samples.last == ended
+
+
+async def test_sampling_keeps_no_request() -> None:
+    """The first event may be told in a request, whose context ends before the timer does."""
+    recording = Recording(Router("sqlite+aiosqlite://"))
+    assert not outlived(lambda: recording.hear(events.TokenBrought()))
+    assert recording._timer is not None
 
 
 # Nothing leaks

@@ -10,6 +10,7 @@ from lagwise import Reason, Route, Router, events
 from lagwise.prometheus import files as module
 from lagwise.prometheus.files import Files
 from lagwise.testing import wait_until
+from tests.kit.contexts import outlived
 from tests.kit.metrics import fleet
 from tests.kit.worlds import after, primary, replica
 
@@ -77,3 +78,13 @@ async def test_gauges_are_written_while_a_router_is_open(monkeypatch: pytest.Mon
         await wait_until(lambda: files._loop is None, what="the timer ends")
         assert written(files._gauges["open"]) == {(): 0}
         assert written(files._gauges["pool_limit"]) == {("primary", "writing"): 0}
+
+
+async def test_the_timer_of_a_first_event_keeps_no_request() -> None:
+    """The first event may be told in a request, whose context ends before the timer does."""
+    files = Files(())
+    _, watcher = files.counting((), Router("sqlite+aiosqlite://"))
+    await wait_until(lambda: files._loop is None, what="no Router is open: the timer ends")
+    told = events.Routed(route=Route("replica-1", Reason.FRESH, on_replica=True), write=False)
+    assert not outlived(lambda: watcher(told))
+    assert files._loop is not None

@@ -11,6 +11,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,7 +70,8 @@ class Presence:
         self._lapses_at = 0.0
         # The server's clock in milliseconds, and when its answer came: monotonic seconds.
         self._server_clock: tuple[int, float] | None = None
-        self._heart = asyncio.ensure_future(self._keep_beating())
+        # The first request makes this task, which outlives it: its trace, its causality and the rest end with it.
+        self._heart = asyncio.create_task(self._keep_beating(), context=Context(), name="lagwise-store")
 
     async def recall(self, name: str, seal: Seal, window: float) -> CausalToken:
         """What the store holds, and what this process could not store; with a doubt unless that is all there is."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from math import isfinite
 from secrets import token_hex
 from time import monotonic
@@ -56,7 +57,8 @@ class Recording:
         loop = asyncio.get_running_loop()
         if self._timer is None or self._loop is not loop:  # the loop of an earlier opening has taken its timer along
             self._loop = loop
-            self._timer = loop.call_later(self._pause, self._tick)
+            # An empty context: a request that has told the first event ends before the timer does.
+            self._timer = loop.call_later(self._pause, self._tick, context=Context())
 
     @property
     def _pause(self) -> float:
