@@ -315,11 +315,11 @@ async def test_leaving_a_slow_redis_is_bounded(redis: RedisServer, monkeypatch: 
     presence = one._presence()
     stored = 0
 
-    async def slowly(_redis: object, _ask: object) -> int:
+    async def slowly(_redis: object, _ask: object) -> list[int]:
         nonlocal stored
         await asyncio.sleep(0.05)
         stored += 1
-        return 1
+        return [1]
 
     redis.freeze()
     for number in range(10_000):  # 500 s of them
@@ -391,10 +391,12 @@ async def test_a_late_request_gives_no_lease(redis: RedisServer) -> None:
     async with members(redis, 1) as (store,), Redis.from_url(redis.url) as client:
         beat, asked = client.register_script(BEAT), list[list[int]]()
         keys = ["{lagwise}:run", "{lagwise}:processes"]
-        now = (await beat(keys, ["late", 0, 0, 0, 1000, 60_000]))[0]
-        assert (await beat(keys, ["late", 750, now - 1, 0, 1000, 60_000]))[1] == 0
+        now, *_, server = await beat(keys, ["late", 0, 0, 0, 1000, 60_000, ""])
+        assert (await beat(keys, ["late", 750, now - 1, 0, 1000, 60_000, server]))[1] == 0
+        # Nor one that was to reach another server.
+        assert (await beat(keys, ["late", 750, now + 10_000, 0, 1000, 60_000, "another"]))[1] == 0
         assert await client.zscore(keys[1], "late") is None
-        assert (await beat(keys, ["late", 750, now + 10_000, 0, 1000, 60_000]))[1] == 1
+        assert (await beat(keys, ["late", 750, now + 10_000, 0, 1000, 60_000, server]))[1] == 1
         # And each process asks so that its lease is over when it counts on that.
         presence, began = store._presence(), time.monotonic()
         gives = presence._beat
@@ -405,7 +407,7 @@ async def test_a_late_request_gives_no_lease(redis: RedisServer) -> None:
 
         presence._beat = asks
         assert await presence._renew()
-        now = (await beat(keys, ["late", 0, 0, 0, 1000, 60_000]))[0]
+        now = (await beat(keys, ["late", 0, 0, 0, 1000, 60_000, ""]))[0]
         assert asked[0][0] == 750
         assert asked[0][1] <= now + 250
         assert presence._lapses_at >= began + 1.0
@@ -546,6 +548,6 @@ async def test_a_script_merges_in_one_step(redis: RedisServer) -> None:
     async with Redis.from_url(redis.url, decode_responses=True) as client:
         merge = client.register_script(REMEMBER)
         for each in (token(5, doubt=3), token(4, issued=2_000), token(6, timeline=0, doubt=2)):
-            assert await merge(["key"], [1000, 0, *parts_of(each, SEAL)]) == 1
+            assert (await merge(["key"], [1000, 0, *parts_of(each, SEAL)]))[0] == 1
         kept = {field: value[:24] for field, value in (await client.hgetall("key")).items()}
     assert kept == {"7:position": f"{1:08x}{5:016x}", "7:issued": f"{2000:024x}", "7:doubt": f"{3:024x}"}

@@ -4,6 +4,11 @@ The race: this process cannot store a position, answers its client all the same,
 Redis, finds nothing there and reads from a replica. So each process has a lease in Redis, which it renews. A write that
 could not be stored is acknowledged when the lease has run out: from then on every other process finds a silent one,
 and sends the reads of principals to the primary. The lease is renewed again when all has been stored that could not be.
+
+The second race: a failover of Redis, and for a while this process stores in the old server what others ask the new one
+for, or the reverse. So every answer says which server it is from. A process that meets another one than before waits
+until its lease there has run out, and acknowledges nothing before; then it asks for a lease here, with which the memory
+of this server counts as incomplete for a window, because what the process has stored elsewhere may be missing.
 """
 
 import asyncio
@@ -12,14 +17,14 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from dataclasses import dataclass, field
 from typing import Any
 
 from lagwise._client.doubts import doubt
-from lagwise._client.redis_scripts import BEAT, RECALL, REMEMBER, parts_of, token_of
+from lagwise._client.redis_scripts import BEAT, LEAVE, RECALL, REMEMBER, decoded, parts_of, token_of
 from lagwise._client.signature import Seal
 from lagwise._client.store import MARGIN, kept_for
 from lagwise._client.store_log import StoreLog
+from lagwise._client.unsaved import Unsaved
 from lagwise._decide.token import CausalToken
 from lagwise.errors import InvalidToken
 
@@ -31,20 +36,8 @@ _BEATS = 4  # in a lease
 _MOST_UNSAVED = 10_000
 
 
-@dataclass(slots=True)
-class Unsaved:
-    """What could not be stored for one principal. `until` is monotonic, seconds; after it no client needs the token."""
-
-    token: CausalToken
-    seal: Seal
-    window: float
-    until: float
-    saved: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def add(self, token: CausalToken, window: float, until: float) -> None:
-        """Keep this token as well, for as long as either may be needed."""
-        self.token, self.until = self.token.merge(token), until
-        self.window = max(self.window, window)
+class AnotherServer(Exception):  # noqa: N818 - the event, not a type of error
+    """An answer came from another server than the one that has this process's lease."""
 
 
 class Presence:
@@ -58,7 +51,8 @@ class Presence:
         # In braces: all keys are on one node of a Redis Cluster.
         self._run, self._processes = f"{{{prefix}}}:run", f"{{{prefix}}}:processes"
         self._principal = f"{{{prefix}}}:principal:"
-        self._recall, self._remember, self._beat = map(redis.register_script, (RECALL, REMEMBER, BEAT))
+        self._recall, self._remember = map(redis.register_script, (RECALL, REMEMBER))
+        self._beat, self._bye = map(redis.register_script, (BEAT, LEAVE))
         self._me = secrets.token_hex(8)
         self._reachable = True
         self._window = 0.0
@@ -66,8 +60,10 @@ class Presence:
         self._unsaved: dict[str, Unsaved] = {}
         self._dropped = self._leaving = False
         self._joined = asyncio.Event()
-        # Until when Redis may say that this process is heard of; monotonic seconds.
-        self._lapses_at = 0.0
+        # The server that this process is with, and until when it, and the one before, may say that this process is
+        # heard of: monotonic seconds.
+        self._server = ""
+        self._lapses_at = self._left_at = 0.0
         # The server's clock in milliseconds, and when its answer came: monotonic seconds.
         self._server_clock: tuple[int, float] | None = None
         # The first request makes this task, which outlives it: its trace, its causality and the rest end with it.
@@ -85,10 +81,11 @@ class Presence:
             async with asyncio.timeout(self._timeout):
                 await self._joined.wait()
                 keys = [self._run, self._processes, self._principal + name]
-                age, silent, spoilt, fields = await self._recall(keys, [self._me, self._patience])
+                answer = self._recall(keys, [self._me, self._patience])
+                age, silent, spoilt, fields = await self._same_server(answer)
             trusted = self._judge(int(age), int(silent))
             try:
-                known = known.merge(token_of([_text(each) for each in fields], seal))
+                known = known.merge(token_of([decoded(each) for each in fields], seal))
             except (InvalidToken, ValueError):
                 spoilt = True
         except Exception as error:  # whatever a client library raises, and whatever is not our answer
@@ -127,7 +124,7 @@ class Presence:
             async with asyncio.timeout(self._lease):
                 await self._empty()
             if not self._unsaved and not self._dropped:
-                await self._bounded(lambda: self._redis.zrem(self._processes, self._me))
+                await self._bounded(lambda: self._bye([self._processes], [self._me, self._server]))
 
     async def _keep_beating(self) -> None:
         while not self._leaving:
@@ -145,6 +142,8 @@ class Presence:
 
     async def _empty(self) -> None:
         """Store what could not be stored before; raises when that fails again."""
+        # The race: a write would count as stored here, while other processes ask the server before, and rely on it.
+        await asyncio.sleep(self._left_at - time.monotonic())
         while self._unsaved:
             name, unsaved = next(iter(self._unsaved.items()))
             token = unsaved.token
@@ -171,9 +170,12 @@ class Presence:
             int(dropped),
             self._patience,
             max(2 * self._patience, _milliseconds(FORGOTTEN)),
+            self._server,
         ]
         try:
-            now, given, age, silent = await self._bounded(lambda: self._beat([self._run, self._processes], arguments))
+            now, given, age, silent = await self._bounded(
+                lambda: self._same_server(self._beat([self._run, self._processes], arguments))
+            )
         finally:
             self._dropped = self._dropped or (dropped and not given)
         self._server_clock = int(now), time.monotonic()
@@ -182,11 +184,29 @@ class Presence:
 
     async def _store(self, name: str, token: CausalToken, seal: Seal, window: float) -> None:
         lasting, key = _milliseconds(kept_for(window, self._keep)), [self._principal + name]
-        merged = await self._bounded(lambda: self._remember(key, [lasting, 0, *parts_of(token, seal)]))
-        if int(merged) != 1:
-            # Something else is there, or too much: a doubt covers whatever it was.
-            parts = parts_of(token.including([doubt()]), seal)
-            await self._bounded(lambda: self._remember(key, [lasting, 1, *parts]))
+        for spoilt in (0, 1):
+            # The second time something else is there, or too much: a doubt covers whatever it was.
+            arguments = [lasting, spoilt, *parts_of(token.including([doubt()]) if spoilt else token, seal)]
+            (merged,) = await self._bounded(lambda: self._same_server(self._remember(key, arguments)))  # noqa: B023
+            if int(merged) == 1:
+                return
+
+    async def _same_server(self, asked: Awaitable[Any]) -> list[Any]:
+        """What a script answers, without the server, which must be the one that this process is with.
+
+        Raises:
+            AnotherServer: it is not, or this process has left it meanwhile; it is with the other one from now on.
+        """
+        before = self._server
+        answer: list[Any] = await asked
+        here = decoded(answer.pop())
+        left, self._server = self._server not in {"", here}, here
+        if left:
+            self._server_clock, self._left_at = None, self._lapses_at
+            self._reachable, self._dropped = False, True
+        if left or before not in {"", here}:
+            raise AnotherServer
+        return answer
 
     async def _bounded(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         async with asyncio.timeout(self._timeout):
@@ -228,7 +248,3 @@ class Presence:
 
 def _milliseconds(seconds: float) -> int:
     return int(-(-seconds * 1000 // 1))
-
-
-def _text(value: Any) -> str:
-    return value.decode("ascii") if isinstance(value, bytes) else str(value)
