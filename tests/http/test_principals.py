@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, Header, WebSocket
 from fastapi.responses import StreamingResponse
 
-from lagwise import Causality, Router, RoutingError
+from lagwise import Causality, Policy, Router, RoutingError
 from lagwise.fastapi import CausalityMiddleware, ReadSession, WriteSession, lifespan
 from lagwise.store import MemoryStore, RedisStore
 from lagwise.testing import Cluster, wait_until
@@ -330,6 +331,24 @@ async def test_one_request_acts_for_a_bounded_number_of_principals() -> None:
             await seen.identify("user:16")
 
     await CausalityMiddleware(app, secret=SECRET, store=MemoryStore())(_scope(), _never, _never)
+
+
+async def test_a_gateway_knows_a_window_without_a_router(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hands tokens on and reads from no database: a store that was emptied just now is relied on a window later."""
+    monkeypatch.setattr("lagwise._client.known.windows", [])
+    doubts = list[bool]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen = Causality.current()
+        assert seen is not None
+        doubts.append(seen.token.position(0) is not None)
+
+    store = aged(MemoryStore())
+    gateway = CausalityMiddleware(app, secret=SECRET, store=store, key=lambda _: "user:42")
+    for age in (2.0, Policy().sticky_window - 0.1, Policy().sticky_window + 60):
+        store._since = time.monotonic() - age
+        await gateway(_scope(), _never, _never)
+    assert doubts == [True, True, False]
 
 
 def test_a_key_needs_a_store() -> None:

@@ -71,7 +71,7 @@ class Causality:
     @property
     def window(self) -> float:
         """The longest sticky window that the token may serve, seconds: the client must keep it so long at least."""
-        return max(self._window, *known.windows, 0.0)
+        return max(self._window, *(known.windows or (known.WINDOW,)))
 
     @property
     def grew(self) -> bool:
