@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis, RedisCluster
 
 from lagwise import LSN, Causality, CausalToken
 from lagwise._client import redis_presence
@@ -196,6 +197,25 @@ def test_settings_that_make_no_sense_are_refused(make: Any) -> None:
     """When the store is made, not by each request."""
     with pytest.raises(ValueError, match=r"must be|URL"):
         make()
+
+
+@pytest.mark.parametrize("redis", [None, 7, BlockingRedis(), lambda: None], ids=repr)
+def test_what_is_no_redis_is_refused(redis: Any) -> None:
+    """A variable that is not set, and a client that blocks: no request would fail by name, or at all."""
+    with pytest.raises(ValueError, match=r"redis://.*redis\.asyncio"):
+        RedisStore(redis)
+
+
+async def test_clients_of_redis_asyncio_are_taken() -> None:
+    """A client, also one of a class derived from it, and that of a Redis Cluster."""
+
+    class Own(Redis):
+        """An application's own."""
+
+    clients: list[Any] = [Redis(), Own(), RedisCluster("localhost")]
+    for client in clients:
+        assert repr(RedisStore(client)) == "<RedisStore closed>"
+        await client.aclose()
 
 
 # What cannot be known

@@ -32,7 +32,8 @@ class RedisStore(Store):
 
     Raises:
         ImportError: redis-py is not installed: `pip install "lagwise[redis]"`.
-        ValueError: a number of seconds is out of range.
+        ValueError: a number of seconds is out of range, or `redis` is something else, such as None or a client of
+            `redis` that is not asynchronous.
     """
 
     __module__ = "lagwise.store"
@@ -53,8 +54,15 @@ class RedisStore(Store):
         if not (math.isfinite(keep) and keep >= 0):
             raise ValueError(f"keep must be a number of seconds, at least 0, not {keep!r}")
         with extra("redis", "RedisStore"):
-            from redis.asyncio import Redis  # noqa: PLC0415 -- `import lagwise.store` works without redis-py
+            # `import lagwise.store` works without redis-py.
+            from redis.asyncio import Redis, RedisCluster  # noqa: PLC0415
 
+        if not isinstance(redis, str | Redis | RedisCluster):
+            # An environment variable that is not set, or a client that blocks: no request would tell.
+            raise ValueError(
+                'redis must be a URL such as "redis://cache:6379", or a client of redis.asyncio, '
+                f"not {type(redis).__module__}.{type(redis).__qualname__}"
+            )
         self._redis = redis
         if isinstance(redis, str):
             Redis.from_url(redis)  # a mistake in the URL is told here, not by each request
