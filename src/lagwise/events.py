@@ -20,12 +20,14 @@ from lagwise._decide.events import (
     TwoPrimaries,
     Watcher,
 )
+from lagwise._decide.news import DatabaseChanged
 from lagwise._decide.shadow import HeldBack
 
 __all__ = [
     "BeliefContradicted",
     "ClusterChanged",
     "ClusterUnconfirmed",
+    "DatabaseChanged",
     "Event",
     "HeldBack",
     "NodeChanged",

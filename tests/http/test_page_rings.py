@@ -147,6 +147,10 @@ LINES: list[tuple[events.Event, Told | None]] = [
         Told("cluster", None, "A promotion was undone: timeline 2 is current again, and 3 is given up"),
     ),
     (
+        events.DatabaseChanged(believed=16385, database=16390),
+        Told("cluster", None, "The application's database is another one than before: it was made anew, or renamed"),
+    ),
+    (
         events.BeliefContradicted(believed=(7, 3), said=(7, 2), for_seconds=5.0),
         Told(
             "cluster",

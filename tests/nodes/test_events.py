@@ -178,6 +178,7 @@ async def test_the_log_and_the_watcher_hear_the_same(cluster: Cluster, caplog: p
         events.ClusterUnconfirmed(nodes=("primary",), system=0),
         events.ClusterChanged(believed=1, system=2),
         events.TimelineAbandoned(believed=2, timeline=1),
+        events.DatabaseChanged(believed=16385, database=16390),
         events.BeliefContradicted(believed=(1, 2), said=(1, 1), for_seconds=3.0),
     ],
     ids=lambda event: type(event).__name__,

@@ -1,6 +1,7 @@
 """The events that follow from a change between two Views."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from lagwise._decide.events import (
     BeliefContradicted,
@@ -14,6 +15,20 @@ from lagwise._decide.events import (
 )
 from lagwise._decide.node import Standing
 from lagwise._decide.view import View
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseChanged(Event):
+    """The application's database is another one than was believed: it was made anew, or renamed.
+
+    Attributes:
+        believed, database: its OID until now, and now.
+    """
+
+    __module__ = "lagwise.events"
+
+    believed: int
+    database: int
 
 
 def news(before: View, now: View) -> Iterator[Event]:
@@ -40,6 +55,8 @@ def news(before: View, now: View) -> Iterator[Event]:
         yield ClusterChanged(believed=before.system, system=now.system)
     elif now.timeline < before.timeline:
         yield TimelineAbandoned(believed=before.timeline, timeline=now.timeline)
+    if now.system == before.system and before.database.oid not in {0, now.database.oid}:
+        yield DatabaseChanged(believed=before.database.oid, database=now.database.oid)
     contradiction = now.identity.contradiction
     if contradiction is not None and before.identity.contradiction is None:
         yield BeliefContradicted(

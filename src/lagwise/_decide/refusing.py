@@ -54,6 +54,11 @@ def refusal(
             f"they are neither written to nor read from. {nodes}. Correct system= (LAGWISE_SYSTEM), or the URLs"
             f"{f'; or retry when {silent} can be reached' if silent else ''}."
         )
+    if view.database.instead:
+        return NoPrimary(
+            "the application's URLs lead to another database now than before: it may have been made anew, or renamed. "
+            f"{nodes}. Retry: this is believed when it has lasted for {view.terms.patience:g} s."
+        )
     unconfirmed = [node.name for node in view.nodes if node.standing is Standing.UNCONFIRMED]
     if unconfirmed:
         return NoPrimary(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import inf, isfinite
 
+from lagwise._decide.database import NO_DATABASE, Database, believe_database
 from lagwise._decide.identity import NO_TERMS, NOTHING, Identity, Terms, believe, claimants
 from lagwise._decide.lag_history import LagHistory
 from lagwise._decide.node import Node, Reading, Role, Standing, second_names
@@ -26,7 +27,7 @@ class View:
         system, timeline: of the cluster that is believed to be ours; `identity` has whether that is confirmed.
         alone: there is one server only, however many nodes lead to it.
         suspect_until: clients' positions are compared with nothing until then (monotonic seconds).
-        database: the one, by its OID, that the node configured as primary leads to, also while that does not answer.
+        database: the one of that cluster that is believed to be ours.
         leader: the latest primary's name and timeline, also while there is none; None before the first.
     """
 
@@ -37,7 +38,7 @@ class View:
     at: float = -inf
     system: int = 0
     timeline: int = 0
-    database: int = 0
+    database: Database = NO_DATABASE
     suspect_until: float = -inf
     primary: Node | None = None
     leader: tuple[str, int] | None = None
@@ -64,8 +65,10 @@ class View:
         others = second_names(nodes)
         split = len(claimants([node for node in nodes if node.name not in others], identity)) > 1
         leader = before.leader if before is not None else None
-        database = _database(nodes, primary, identity, before)
-        judged = tuple(_judged(node, primary, identity, history, others, database, split=split) for node in nodes)
+        database = before.database if before is not None and before.system == identity.system else NO_DATABASE
+        if not split:  # else nothing tells which of two histories is ours
+            database = believe_database(nodes, others, primary, identity, database, terms)
+        judged = tuple(_judged(node, primary, identity, history, others, database.oid, split=split) for node in nodes)
         picture = cls(
             nodes=judged,
             history=history,
@@ -155,16 +158,6 @@ class View:
 def _drained(node: Node) -> Node:
     standing = Standing.DRAINED if node.standing is Standing.IN_ROTATION else node.standing
     return replace(node, drained=True, standing=standing)
-
-
-def _database(nodes: tuple[Node, ...], primary: Node | None, identity: Identity, before: View | None) -> int:
-    """The database that is ours: as the node configured as primary says, as it has said, or as the primary says."""
-
-    def said(of: Reading | View | None) -> int:
-        return of.database if of is not None and of.system == identity.system else 0
-
-    configured = nodes[0].reading if nodes else None
-    return said(configured) or said(before) or said(primary.reading if primary is not None else None)
 
 
 def _judged(

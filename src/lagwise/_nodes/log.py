@@ -15,6 +15,7 @@ from lagwise._decide.events import (
     TimelineAbandoned,
     TwoPrimaries,
 )
+from lagwise._decide.news import DatabaseChanged
 from lagwise._say import say
 
 # The level and the event word for each event of nodes. Events of single sessions are not logged.
@@ -27,6 +28,7 @@ _WORDS: dict[type[Event], tuple[int, str]] = {
     ClusterUnconfirmed: (logging.ERROR, "cluster-unconfirmed"),
     ClusterChanged: (logging.ERROR, "cluster-changed"),
     TimelineAbandoned: (logging.ERROR, "timeline-abandoned"),
+    DatabaseChanged: (logging.WARNING, "database-changed"),
     BeliefContradicted: (logging.ERROR, "belief-contradicted"),
 }
 

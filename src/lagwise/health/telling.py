@@ -13,6 +13,7 @@ from lagwise._decide.events import (
     TokenIgnored,
     TwoPrimaries,
 )
+from lagwise._decide.news import DatabaseChanged
 from lagwise._decide.node import Standing
 from lagwise.health.recent import Kind, Told
 
@@ -24,7 +25,7 @@ WORDS = {
     Standing.UNREACHABLE: "is unreachable",
     Standing.OTHER_TIMELINE: "follows another timeline than the primary's",
     Standing.OTHER_CLUSTER: "belongs to another cluster",
-    Standing.OTHER_DATABASE: "leads to another database than the node configured as primary",
+    Standing.OTHER_DATABASE: "leads to another database than the application's",
     Standing.RIVAL_PRIMARY: "says that it is the primary, and is not believed",
     Standing.RIVALS_REPLICA: "follows one of two rival primaries",
     Standing.SAME_SERVER: "is another name for a server that is listed already",
@@ -72,6 +73,8 @@ def _of_the_cluster(event: Event) -> Told | None:
             said = "The nodes are of another cluster than before"
         case TimelineAbandoned(believed=believed, timeline=timeline):
             said = f"A promotion was undone: timeline {timeline} is current again, and {believed} is given up"
+        case DatabaseChanged():
+            said = "The application's database is another one than before: it was made anew, or renamed"
         case BeliefContradicted(for_seconds=seconds):
             said = f"Every node that answers contradicts what is believed of the cluster; it gives way in {seconds:g} s"
         case _:
