@@ -182,6 +182,15 @@ def test_a_timeline_known_by_hearsay_is_denied_by_every_node_or_not_at_all() -> 
     assert leader(lasting([hearsay], [*denied[:2], replica("replica-2", 70)], 5)) == "primary"
 
 
+def test_a_lone_node_in_recovery_denies_nothing() -> None:
+    """It is not asked for its timeline: no promotion was undone, however long that lasts."""
+    before, recovering = [primary(50)], [replica("primary", 0, timeline=0)]
+    view = lasting([before], recovering, 1000)
+    assert (leader(view), view.timeline, view.identity.contradiction) == (None, 1, None)
+    assert told(seen(before), lasting([before], recovering, 0)) == set()
+    assert leader(View.of(read([primary(60, timeline=2)], 1002.0), view)) == "primary"
+
+
 NEW = [primary(5, system=OTHER), replica("replica-1", 5, system=OTHER), replica("replica-2", 5, system=OTHER)]
 
 

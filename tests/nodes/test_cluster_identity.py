@@ -67,6 +67,31 @@ async def test_a_promotion_that_is_undone_heals(caplog: pytest.LogCaptureFixture
     assert logged(caplog)[-2:] == ["belief-contradicted", "timeline-abandoned"]
 
 
+async def test_a_lone_node_in_recovery_is_no_promotion_undone(caplog: pytest.LogCaptureFixture) -> None:
+    """A switchover behind the one address, for longer than any belief needs to give way: no error but NoPrimary."""
+    async with Cluster(replicas=1) as cluster:
+        await prepared(cluster, "ours")
+        async with Router(cluster["primary"].url, policy=QUICK) as db:
+            assert await written(db) == "ours"
+            await cluster.promote("replica-1")
+            await cluster.rejoin("primary", of="replica-1")
+
+            def recovering_since(moment: float) -> bool:
+                reading = db.view.node("primary").reading
+                return reading is not None and reading.role == "replica" and reading.at >= moment
+
+            await wait_until(lambda: recovering_since(0.0), what="it is seen in recovery")
+            enough = db.view.at + db.view.terms.patience + QUICK.probe_interval
+            await wait_until(lambda: recovering_since(enough), what="it has been so for long enough", timeout=30)
+            with pytest.raises(NoPrimary, match="no primary can be reached"):
+                await written(db)
+            assert db.view.timeline == 1
+            await cluster.promote("primary")
+            await wait_until(lambda: db.view.primary is not None, what="it is the primary again")
+            assert await written(db) == "ours"
+    assert logged(caplog) == []
+
+
 @pytest.fixture
 async def two(cluster: Cluster, elsewhere: Cluster) -> AsyncIterator[tuple[Cluster, Cluster]]:
     """Two clusters of a primary and replicas, with one role in common."""

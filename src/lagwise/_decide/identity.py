@@ -195,7 +195,8 @@ def _said_instead(
 
     Another cluster: a majority of the configured nodes answers as one, and none as ours. An earlier timeline: the
     same, and each node that was a primary on the later one is among those that deny it; where none was seen, each
-    configured node must. A node that does not answer denies nothing: its writes were acknowledged.
+    configured node must. A node that does not answer denies nothing: its writes were acknowledged. Nor does a timeline
+    of 0: it is not known, as that of a lone node in recovery.
     """
     if not before.sure or 2 * len(voices) <= len(nodes):
         return None
@@ -204,7 +205,7 @@ def _said_instead(
         systems = {node.reading.system for node in voices if node.reading is not None}
         return (systems.pop(), 0) if len(systems) == 1 and not terms.pinned else None
     latest = max(reading.timeline for reading in own)
-    if latest >= before.timeline or 2 * len(own) <= len(nodes):
+    if not 0 < latest < before.timeline or 2 * len(own) <= len(nodes):
         return None
     denying = {node.name for node in nodes if node.reading is not None and node.reading.system == before.system}
     needed = before.leaders & {node.name for node in nodes} or {node.name for node in nodes}
