@@ -370,6 +370,21 @@ def test_a_start_while_the_configured_primary_is_away() -> None:
     assert standings(view)["replica-3"] != "other-database"
 
 
+def test_lag_is_told_within_one_history_only() -> None:
+    """Positions of another cluster, or of another timeline, cannot be compared: past the primary is not 0 behind."""
+    nodes = [
+        primary(50, timeline=2),
+        replica("behind", 20, timeline=2),
+        replica("left", 70, timeline=1),
+        primary(90, name="deposed", timeline=1),
+        replica("foreign", 70, timeline=2, system=SYSTEM + 1),
+        unreachable("gone"),
+    ]
+    view = after(nodes)
+    assert [view.lag(node) for node in view.nodes] == [0, 30, None, None, None, None]
+    assert after([unreachable("primary"), replica("replica-1", 50)]).lag(view.node("behind")) is None
+
+
 def test_staleness_is_shown_where_it_has_a_bound() -> None:
     """None for a node that is not followed, as health and metrics show it; the primary is never stale."""
     view = after([primary(50, at=9.0), replica("good", 50), unreachable("gone")])

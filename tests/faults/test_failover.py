@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from math import inf
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from sqlalchemy import text
 
 from lagwise import Causality, NoPrimary, Policy, Router, RoutingError
 from lagwise._nodes.prober import Prober
+from lagwise.health import nodes
 from lagwise.testing import Cluster, wait_until
+from tests.kit.metrics import registered, scrape
 from tests.kit.routers import QUICK, in_rotation, router
 from tests.kit.sessions import write
 
@@ -104,6 +107,29 @@ async def test_a_token_of_the_old_timeline_reads_from_the_primary(doomed: Cluste
                 route = session.info["lagwise.route"]
                 assert (route.node, route.reason) == ("replica-1", "other-timeline")
                 assert await session.scalar(text("SELECT count(*) FROM item WHERE name = 'old timeline'")) == 1
+
+
+async def test_log_of_another_history_is_no_lag(doomed: Cluster) -> None:
+    """The deposed primary and its replica write past the new one: they are not 0 bytes behind, but not comparable."""
+    left = {"primary": "rival-primary", "replica-2": "other-timeline"}
+    async with router(doomed, QUICK) as db:
+        registry = registered(db)
+        await in_rotation(db, "replica-1", "replica-2")
+        await doomed.promote("replica-1")
+        await doomed["primary"].execute("INSERT INTO item (name) SELECT 'lost' FROM generate_series(1, 1000)")
+        await wait_until(lambda: all(db.view.node(name).standing == left[name] for name in left), what="who is left")
+        written = await doomed.primary.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+
+        def past_it(name: str) -> bool:
+            reading = db.view.node(name).reading
+            return reading is not None and reading.lsn > written
+
+        await wait_until(lambda: all(past_it(name) for name in left), what="they have more log than the primary")
+        assert {name: node.lag_bytes for name, node in nodes(db).nodes.items()} == {
+            "replica-1": 0,
+            **dict.fromkeys(left),
+        }
+        assert scrape(registry).by("lagwise_node_lag_bytes", "node") == dict.fromkeys(left, inf)
 
 
 async def test_a_pooled_connection_to_a_demoted_primary(doomed: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,10 +121,14 @@ class View:
         return (timeline <= self.identity.abandoned and now < self.suspect_until) or self.heard_from_all(now)
 
     def lag(self, node: Node) -> int | None:
-        """Bytes of log that the primary has written and this node has not replayed; None while that is unknown."""
-        if self.primary is None or self.primary.reading is None or node.reading is None:
+        """Bytes of log that the primary has written and this node has not replayed; None while that is unknown.
+
+        Also for a node on another history: its positions cannot be compared.
+        """
+        head, reading = self.primary.reading if self.primary is not None else None, node.reading
+        if head is None or reading is None or (reading.system, reading.timeline) != (head.system, head.timeline):
             return None
-        return max(0, self.primary.reading.lsn - node.reading.lsn)
+        return max(0, head.lsn - reading.lsn)
 
     def node(self, name: str) -> Node:
         """The node of that name; `KeyError` when there is none."""
