@@ -7,7 +7,7 @@ from lagwise._decide.events import Watcher
 from lagwise._decide.failure import Cause
 from lagwise._decide.news import news
 from lagwise._decide.view import Node, Reading, Role, Standing, View
-from lagwise._nodes.intent import register_cluster
+from lagwise._nodes.intent import forget_cluster, register_cluster
 from lagwise._nodes.waiting import Queue
 
 
@@ -51,15 +51,17 @@ class Board:
             return 0.0
         return node.reading.at - node.fresh_at
 
-    def let_go(self) -> None:
-        """Wake every session that waits: no reading comes any more."""
-        for queue in (self._floors, self._times, self._histories, self._laggards):
-            queue.reach()
-
     def open(self) -> None:
         """Judge all first readings together: the first node to answer must not decide which cluster is ours."""
         self._opened = True
         self._publish()
+
+    def close(self) -> None:
+        """Wake every session that waits, and publish nothing any more: one that outlives the Router may fail yet."""
+        self._opened = False
+        forget_cluster(self.view)
+        for queue in (self._floors, self._times, self._histories, self._laggards):
+            queue.reach()
 
     def _publish(self, *nodes: Node) -> None:
         self._news.update({node.name: node for node in nodes})

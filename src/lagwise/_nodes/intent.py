@@ -29,6 +29,11 @@ def register_cluster(before: View, now: View) -> None:
         known.systems.add(now.system)
 
 
+def forget_cluster(view: View) -> None:
+    """Forget the cluster of this view, whose Router closes: as `register_cluster` does with one that is left."""
+    known.systems.discard(view.system)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Intent:
     """What a session is opened for."""

@@ -73,7 +73,7 @@ class Monitor(Board):
     async def stop(self) -> None:
         """Stop watching; returns when the tasks and their connections are gone, `close_timeout` later at most."""
         self._stopped = self._stopping = True
-        self.let_go()
+        self.close()
         if self._task is not None:
             self._task.cancel()
             _, late = await asyncio.wait({self._task}, timeout=self._policy.close_timeout)
