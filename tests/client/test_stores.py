@@ -521,7 +521,10 @@ async def test_the_log_says_once_that_the_store_is_lost_and_once_that_it_is_back
         redis.thaw()
         await wait_until(lambda: believed(store), what="it is relied on again")
     told = [(record.levelno, record.getMessage(), getattr(record, "reason", "")) for record in caplog.records]
-    assert told == [(logging.WARNING, "store-lost", "TimeoutError"), (logging.WARNING, "store-back", "")]
+    assert told == [
+        (logging.WARNING, "store-lost: reason=TimeoutError", "TimeoutError"),
+        (logging.WARNING, "store-back", ""),
+    ]
 
 
 async def test_a_store_that_comes_and_goes_is_told_of_at_a_bounded_rate(caplog: pytest.LogCaptureFixture) -> None:
@@ -530,7 +533,7 @@ async def test_a_store_that_comes_and_goes_is_told_of_at_a_bounded_rate(caplog: 
     for _ in range(1000):
         log.lost("TimeoutError")
         log.back()
-    assert [record.getMessage() for record in caplog.records] == ["store-lost", "store-back"]
+    assert [record.getMessage() for record in caplog.records] == ["store-lost: reason=TimeoutError", "store-back"]
 
 
 async def test_a_client_of_the_applications_own_stays_open(redis: RedisServer) -> None:

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import json
+import logging
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -19,7 +20,9 @@ from pydantic import BaseModel
 
 from lagwise import Policy, Reason, errors, health
 from lagwise._decide.view import Standing
+from lagwise._decide.words import in_words
 from lagwise._pools.options import DEFAULTS
+from lagwise._say import say
 from lagwise.asgi import CausalityMiddleware
 from lagwise.errors import RoutingError
 from lagwise.testing import Cluster
@@ -151,6 +154,16 @@ def _shape(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _shape(one) for key, one in value.items() if key != "time"}
     return [_shape(one) for one in value] if isinstance(value, list) else value
+
+
+def test_the_line_of_the_log_is_what_is_printed(caplog: pytest.LogCaptureFixture) -> None:
+    """With the formatter of `logging.basicConfig()`; and the template that is shown is that of the record."""
+    error = in_words("InvalidCatalogNameError", "3D000", 'database "nowhere" does not exist')
+    say(logging.WARNING, "node-unreachable", node="replica-1", error=error)
+    (record,) = caplog.records
+    page = HEALTH.read_text()
+    assert f"```text\n{logging.Formatter(logging.BASIC_FORMAT).format(record)}\n```" in page
+    assert f"`{record.msg}`" in page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -20,6 +20,7 @@ from lagwise.health import ProcessDrain, draining, ready
 from lagwise.testing import Cluster, wait_until
 from tests.kit.balancing import Instance, instances
 from tests.kit.http import Socket, http, opened, serving
+from tests.kit.logs import event_of
 from tests.kit.routers import steady
 
 CANARY = "c4n4ry"
@@ -137,7 +138,7 @@ async def test_a_post_begins_it(cluster: Cluster, heard: list[int], caplog: pyte
             answer = await client.post("/health/drain")
             assert (answer.status_code, answer.json()["notes"]) == (202, ["draining"])
         assert (await client.get("/health/ready")).status_code == 503
-    records = [record for record in caplog.records if record.getMessage() == "draining"]
+    records = [record for record in caplog.records if event_of(record) == "draining"]
     assert [vars(record)["grace"] for record in records] == [0]
     assert not [record for record in caplog.records if CANARY in str(vars(record))]
     assert heard == []
@@ -254,7 +255,7 @@ async def test_what_hears_no_signals_says_so(caplog: pytest.LogCaptureFixture) -
             return drain.begun
 
     assert await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
-    (record,) = [record for record in caplog.records if record.getMessage() == "drain-unheard"]
+    (record,) = [record for record in caplog.records if event_of(record) == "drain-unheard"]
     assert (record.levelno, vars(record)["reason"].isidentifier()) == (logging.WARNING, True)
 
 

@@ -18,6 +18,7 @@ from lagwise import NoPrimary, Policy, Router
 from lagwise.fastapi import health_router, lifespan
 from lagwise.testing import Cluster, Proxy, wait_until
 from tests.kit.http import http, opened, serving
+from tests.kit.logs import event_of
 from tests.kit.routers import QUIET, both_in_rotation, router, stand_still, steady, trips
 
 PATHS = ["/live", "/ready", "/ready?for=reads", "/ready?for=writes", "/nodes", "/pools"]
@@ -410,7 +411,7 @@ async def test_nothing_leaks(cluster: Cluster, caplog: pytest.LogCaptureFixture)
     told_once: list[str] = []  # the log has the server's own words, which may name a user or a database
     for record in caplog.records:
         words = json.dumps({**vars(record), "message": record.getMessage()}, default=repr)
-        (told_once if record.getMessage() == "node-unreachable" else said).append(words)
+        (told_once if event_of(record) == "node-unreachable" else said).append(words)
     secrets = [f"password-{CANARY}", f"host-{CANARY}", "127.0.0.1", str(cut.address.port)]
     assert [text for text in told_once if any(secret in text for secret in secrets)] == []
     assert all(error.isidentifier() for error in errors.values())
@@ -427,9 +428,9 @@ async def test_a_node_that_goes_is_logged_by_name_and_class(cluster: Cluster, ca
         caplog.set_level(logging.INFO, logger="lagwise")
         await cluster.cut("replica-1")
         await wait_until(lambda: db.view.node("replica-1").error, what="replica-1 is gone")
-        (record,) = [record for record in caplog.records if record.getMessage() == "node-changed"]
+        (record,) = [record for record in caplog.records if event_of(record) == "node-changed"]
         told = vars(record)
-        assert [record.getMessage(), told["node"], told["standing"]] == ["node-changed", "replica-1", "unreachable"]
+        assert [event_of(record), told["node"], told["standing"]] == ["node-changed", "replica-1", "unreachable"]
         assert str(told["error"]).isidentifier()
 
 

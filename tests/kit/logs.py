@@ -29,3 +29,15 @@ def a_filter_that_raises() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.level = level
+
+
+def event_of(record: logging.LogRecord) -> str:
+    """The event of a record of lagwise, whose message must be the event and its fields, as `extra` has them."""
+    message = record.getMessage()
+    if record.name != "lagwise":
+        return message
+    event = message.partition(":")[0]
+    names = record.args if isinstance(record.args, dict) else ()
+    fields = [f"{name}={vars(record)[name]}" for name in names]
+    assert message == (f"{event}: {' '.join(fields)}" if fields else event)
+    return event

@@ -8,6 +8,7 @@ from sqlalchemy import URL, make_url, text
 from lagwise import NoPrimary, Policy, Router, RoutingError
 from lagwise._nodes.monitor import Monitor
 from lagwise.testing import Cluster, wait_until
+from tests.kit.logs import event_of
 from tests.kit.routers import LONG, in_rotation
 
 QUICK = Policy(max_lag=1, sticky_window=1, probe_interval=0.05, probe_timeout=0.5)
@@ -45,7 +46,7 @@ async def well(db: Router, *names: str) -> None:
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     """The errors that were logged."""
-    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    return [event_of(record) for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_a_promotion_that_is_undone_heals(caplog: pytest.LogCaptureFixture) -> None:

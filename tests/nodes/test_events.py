@@ -14,6 +14,7 @@ from lagwise._decide.token import Position
 from lagwise._nodes.log import log_event
 from lagwise.asgi import CausalityMiddleware
 from lagwise.testing import Cluster, wait_until
+from tests.kit.logs import event_of
 from tests.kit.routers import QUICK, in_rotation, router, stand_still
 
 Kind = TypeVar("Kind", bound=events.Event)
@@ -134,7 +135,7 @@ async def test_a_watcher_that_fails_harms_nothing(cluster: Cluster, caplog: pyte
             await in_rotation(db, "replica-1", "replica-2")
             await read(db)
             await write(db)
-    failed = [record for record in caplog.records if record.message == "watcher-failed"]
+    failed = [record for record in caplog.records if event_of(record) == "watcher-failed"]
     assert {"NodeChanged", "Routed"} <= {record.__dict__["watched"] for record in failed}
     assert "secret" not in caplog.text
 
@@ -155,13 +156,13 @@ async def test_watchers_come_and_go_while_the_router_runs(cluster: Cluster) -> N
 
 
 async def test_the_log_and_the_watcher_hear_the_same(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
-    """Each event of a node is one record: its word, and its attributes in `extra`."""
+    """Each event of a node is one record: its word, and its attributes, in `extra` as well."""
     seen: list[events.Event] = []
     with caplog.at_level(logging.INFO, "lagwise"):
         async with router(cluster, on_event=seen.append) as db:
             await in_rotation(db, "replica-1", "replica-2")
     told = [event for event in seen if isinstance(event, events.NodeChanged)]
-    logged = [record for record in caplog.records if record.message == "node-changed"]
+    logged = [record for record in caplog.records if event_of(record) == "node-changed"]
     assert [(event.node, event.standing) for event in told] == [
         (record.__dict__["node"], record.__dict__["standing"]) for record in logged
     ]
@@ -184,10 +185,13 @@ async def test_the_log_and_the_watcher_hear_the_same(cluster: Cluster, caplog: p
     ids=lambda event: type(event).__name__,
 )
 def test_what_happens_to_nodes_is_logged(event: events.Event, caplog: pytest.LogCaptureFixture) -> None:
-    """Every event of a node has a word, and none of its attributes clashes with those of a log record."""
+    """Every event of a node has a word, its attributes follow, and none clashes with those of a log record."""
     with caplog.at_level(logging.INFO, "lagwise"):
         log_event(event)
     (record,) = caplog.records
+    word = event_of(record)
+    told = [f"{each.name}={getattr(event, each.name)}" for each in fields(event)]
+    assert record.getMessage() == f"{word}: {' '.join(told)}"
     assert {each.name: getattr(event, each.name) for each in fields(event)}.items() <= record.__dict__.items()
     with pytest.raises(FrozenInstanceError):
         setattr(event, fields(event)[0].name, None)

@@ -42,7 +42,7 @@ async def test_once_and_again_when_asked_ten_seconds_later(caplog: pytest.LogCap
     assert len(asked) == 1  # too soon
     now = 10.0
     await learning.from_node(node)
-    assert (learning.value, len(asked), caplog.messages) == (1, 2, ["catalog-unread"])
+    assert (learning.value, len(asked), caplog.messages) == (1, 2, ["catalog-unread: error=lost, OSError"])
     now = 19.0
     await learning.from_node(node)
     assert len(asked) == 2

@@ -10,7 +10,7 @@ from lagwise import Policy, Router
 from lagwise._nodes.monitor import Monitor
 from lagwise._say import say
 from lagwise.testing import Cluster, wait_until
-from tests.kit.logs import a_filter_that_raises
+from tests.kit.logs import a_filter_that_raises, event_of
 
 QUICK = Policy(probe_interval=0.05, probe_timeout=0.3, abort_after=1.0)
 
@@ -52,7 +52,7 @@ async def test_what_fails_outside_of_a_probe_is_said_and_gone_on_from(
             raise RuntimeError
 
         monkeypatch.setattr(Monitor, "_publish", fails)
-        await wait_until(lambda: "watch-failed" in caplog.messages, what="the failure to be said")
+        await wait_until(lambda: "watch-failed" in map(event_of, caplog.records), what="the failure to be said")
         await seen(db)
 
 
@@ -61,7 +61,8 @@ async def test_a_watch_that_is_cancelled_is_begun_again(cluster: Cluster, caplog
     async with router(cluster) as db:
         await seen(db)
         next(task for task in asyncio.all_tasks() if task.get_name() == "lagwise-monitor-replica-1").cancel()
-        await wait_until(lambda: "watch-restarted" in caplog.messages, what="the end to be said")
+        said = "watch-restarted: node=replica-1 error=cancelled"
+        await wait_until(lambda: said in caplog.messages, what="the end to be said")
         await seen(db)
 
 
@@ -78,11 +79,36 @@ async def test_an_end_for_good_is_not_silent(cluster: Cluster, caplog: pytest.Lo
 
 
 def test_an_event_reaches_its_handlers(caplog: pytest.LogCaptureFixture) -> None:
-    """The message is the event, the rest are attributes of the record."""
+    """The message is the event and its fields, which are attributes of the record as well."""
     say(logging.WARNING, "node-unreachable", node="replica-1")
     assert [(each.getMessage(), each.node) for each in caplog.records] == [  # type: ignore[attr-defined]
-        ("node-unreachable", "replica-1")
+        ("node-unreachable: node=replica-1", "replica-1")
     ]
+
+
+def test_an_ordinary_formatter_prints_the_fields(caplog: pytest.LogCaptureFixture) -> None:
+    """What `logging.basicConfig()` prints tells the node and the cause."""
+    say(logging.WARNING, "node-unreachable", node="primary", error="InvalidPasswordError (28P01)")
+    printed = [logging.Formatter(logging.BASIC_FORMAT).format(each) for each in caplog.records]
+    assert printed == ["WARNING:lagwise:node-unreachable: node=primary error=InvalidPasswordError (28P01)"]
+
+
+def test_records_of_one_event_have_one_template(caplog: pytest.LogCaptureFixture) -> None:
+    """Error trackers group by it: the fields are the arguments, of which only the message is made."""
+    for node in ("replica-1", "replica-2"):
+        say(logging.WARNING, "node-unreachable", node=node, error="refused")
+    assert {each.msg for each in caplog.records} == {"node-unreachable: node=%(node)s error=%(error)s"}
+    assert [each.args for each in caplog.records] == [
+        {"node": "replica-1", "error": "refused"},
+        {"node": "replica-2", "error": "refused"},
+    ]
+
+
+def test_a_percent_sign_is_text(caplog: pytest.LogCaptureFixture) -> None:
+    """In the event, with fields and without, and in a field: no record is lost, and each is printed as it is."""
+    say(logging.WARNING, "100 %s", node="%d %(error)s")
+    say(logging.WARNING, "100 %s")
+    assert caplog.messages == ["100 %s: node=%d %(error)s", "100 %s"]
 
 
 async def test_it_stops_while_every_node_is_silent(cluster: Cluster) -> None:

@@ -13,7 +13,7 @@ from lagwise._pools.counters import BOUNDS, Durations
 from lagwise._pools.driver import NotConnected, WaitsForItself
 from lagwise._pools.pools import Pools
 from lagwise.testing import Cluster, wait_until
-from tests.kit.logs import a_filter_that_raises
+from tests.kit.logs import a_filter_that_raises, event_of
 from tests.kit.pools import ROLES, ended, pools_of, take
 
 
@@ -85,7 +85,7 @@ async def test_a_session_does_not_fail_for_its_telemetry(
     for _ in range(2):
         await (await take(engine)).close()
     assert heard == [0.0, 0.0]
-    said = [(record.message, vars(record)["error"]) for record in caplog.records if record.name == "lagwise"]
+    said = [(event_of(record), vars(record)["error"]) for record in caplog.records if record.name == "lagwise"]
     assert said == [("watcher-failed", "ValueError")] * 3
     assert "planted" not in caplog.text
 

@@ -17,6 +17,7 @@ from lagwise.testing import Cluster
 from tests.kit.application import Item
 from tests.kit.bouncer import Bouncer, bouncer
 from tests.kit.load import errors, many
+from tests.kit.logs import event_of
 from tests.kit.routers import LONG, MANY, PATIENT, both_in_rotation, catalog_read, in_rotation
 from tests.kit.waits import waits
 
@@ -234,7 +235,7 @@ async def test_a_pooler_is_detected_before_anything_is_set(
                     await session.scalar(text("SELECT 1"))
             assert 'Router(..., pooling="transaction")' in str(refused.value)
         assert {node.error for node in nodes(db).nodes.values()} == {"TransactionPooler"}
-    said = [str(vars(record).get("error")) for record in caplog.records if record.message == "node-unreachable"]
+    said = [str(vars(record).get("error")) for record in caplog.records if event_of(record) == "node-unreachable"]
     assert len(said) == 3
     assert all('pooling="transaction"' in each for each in said)
     await is_clean(pooler)
