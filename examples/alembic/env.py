@@ -1,10 +1,10 @@
 """Alembic's async template, but for the engine: a Router says which node is the primary now, also after a failover.
 
-`alembic -c examples/alembic/alembic.ini upgrade head`
+Yours: `alembic init -t async migrations`, then this file in place of `migrations/env.py`, with your models' metadata.
+The environment says the nodes, as for `Router.from_env()`: their own URLs, and not those of a PgBouncer.
 """
 
 import asyncio
-import os
 
 from alembic import context
 from sqlalchemy import MetaData
@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from lagwise import Router
+from lagwise.settings import Settings
 
 target_metadata = MetaData()  # of your models
-primary, replicas = os.environ["LAGWISE_PRIMARY"], os.environ["LAGWISE_REPLICAS"].split(",")
-urls = {"primary": primary, **{f"replica-{number}": url for number, url in enumerate(replicas, 1)}}
+settings = Settings()
 
 
 def migrate(connection: Connection) -> None:
@@ -26,11 +26,13 @@ def migrate(connection: Connection) -> None:
 
 
 async def run() -> None:
-    async with Router(primary, replicas) as db:
+    async with Router.from_env() as db:
         async with db.write() as session:
             await session.connection()  # raises NoPrimary if there is none
             node = session.info["lagwise.route"].node
-        engine = create_async_engine(urls[node], poolclass=NullPool)  # of its own, for autocommit_block()
+        nodes = settings.arguments()
+        url = {"primary": nodes["primary"], **nodes["replicas"]}[node]
+        engine = create_async_engine(url, poolclass=NullPool)  # of its own, for autocommit_block()
         async with engine.connect() as connection:
             await connection.run_sync(migrate)
         await engine.dispose()
@@ -39,4 +41,6 @@ async def run() -> None:
 
 if context.is_offline_mode():
     raise SystemExit("offline mode has no server to ask: use the run_migrations_offline() of Alembic's template")
+if settings.pooling == "transaction":  # a prepared statement would stay in the pooler's server, for the next command
+    raise SystemExit("migrations go past the pooler: give them the servers' own URLs, and LAGWISE_POOLING=session")
 asyncio.run(run())
