@@ -9,10 +9,10 @@ from arq.connections import ArqRedis, RedisSettings
 from arq.jobs import Job
 from sqlalchemy import text
 
-from lagwise import Causality, Policy, Router
+from lagwise import Causality, Router
 
 # A job has time: it waits a second for a replica before it reads from the primary.
-db = Router(os.environ["LAGWISE_PRIMARY"], os.environ["LAGWISE_REPLICAS"].split(","), policy=Policy(catch_up=1.0))
+db = Router.from_env(catch_up=1.0)
 
 
 async def enqueue(redis: ArqRedis, job: str, *args: Any, **kwargs: Any) -> Job | None:

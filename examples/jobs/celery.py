@@ -10,11 +10,11 @@ from typing import Any
 from celery import Celery, signals
 from sqlalchemy import text
 
-from lagwise import Causality, Policy, Router
+from lagwise import Causality, Router
 
 app = Celery("jobs", broker=os.environ.get("CELERY_BROKER", "memory://"), backend="cache+memory://")
 # A job has time: it waits a second for a replica before it reads from the primary.
-db = Router(os.environ["LAGWISE_PRIMARY"], os.environ["LAGWISE_REPLICAS"].split(","), policy=Policy(catch_up=1.0))
+db = Router.from_env(catch_up=1.0)
 entered: list[Causality] = []  # a process runs one task at a time
 
 

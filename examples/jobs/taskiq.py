@@ -1,17 +1,16 @@
 """taskiq: a middleware puts the sender's token into the labels of a task, and the task reads behind it."""
 
-import os
 from contextvars import ContextVar
 from typing import Any
 
 from sqlalchemy import text
 from taskiq import InMemoryBroker, TaskiqEvents, TaskiqMessage, TaskiqMiddleware, TaskiqResult, TaskiqState
 
-from lagwise import Causality, Policy, Router
+from lagwise import Causality, Router
 
 LABEL = "lagwise"
 # A job has time: it waits a second for a replica before it reads from the primary.
-db = Router(os.environ["LAGWISE_PRIMARY"], os.environ["LAGWISE_REPLICAS"].split(","), policy=Policy(catch_up=1.0))
+db = Router.from_env(catch_up=1.0)
 entered: ContextVar[Causality] = ContextVar("entered")
 
 

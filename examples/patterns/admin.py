@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lagwise import Router
 from lagwise.fastapi import CausalityMiddleware, lifespan
 
-db = Router(os.environ["LAGWISE_PRIMARY"], os.environ["LAGWISE_REPLICAS"].split(","))
+db = Router.from_env()
 writes: ContextVar[bool] = ContextVar("writes", default=True)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from lagwise import Router
 from lagwise.asgi import CausalityMiddleware
 
-db = Router(os.environ["LAGWISE_PRIMARY"], os.environ["LAGWISE_REPLICAS"].split(","))
+db = Router.from_env()
 
 
 item = Table("item", MetaData(), Column("id", Integer, primary_key=True), Column("name", String))

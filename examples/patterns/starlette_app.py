@@ -14,7 +14,7 @@ from starlette.routing import Route
 from lagwise import Router
 from lagwise.asgi import CausalityMiddleware
 
-db = Router(os.environ["LAGWISE_PRIMARY"], os.environ["LAGWISE_REPLICAS"].split(","))
+db = Router.from_env()
 
 
 class Base(DeclarativeBase):

@@ -85,6 +85,22 @@ async def test_the_readme_fixes_the_bug(cluster: Cluster, monkeypatch: pytest.Mo
     await cluster.primary.execute("DROP TABLE items")  # the examples have one of that name
 
 
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "rollout.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("replicas", [None, ""], ids=["unset", "empty"])
+async def test_the_applications_start_without_replicas(
+    page: Path, replicas: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that is empty or not set means that there is none, and is no URL."""
+    monkeypatch.setenv("LAGWISE_PRIMARY", "postgresql+asyncpg://app:secret@primary/shop")
+    monkeypatch.delenv("LAGWISE_REPLICAS", raising=False)
+    if replicas is not None:
+        monkeypatch.setenv("LAGWISE_REPLICAS", replicas)
+    monkeypatch.setenv("LAGWISE_SECRET", "a secret for tests")
+    monkeypatch.setenv("OFFLOAD", str(tmp_path / "offload"))
+    module = await run([block for block in blocks(page) if block.how == "application"], {}, monkeypatch)
+    assert list(module.db.pools) == ["primary"]
+
+
 async def test_test_files_pass(tmp_path: Path) -> None:
     """The test files of the documentation pass with the configuration the documentation asks for."""
     shown = [block for block in PYTHON if block.how == "pytest"]

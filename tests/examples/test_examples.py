@@ -1,5 +1,6 @@
 """What a user copies works: with replicas, without, with no server at all; and the naive one is as bad as told."""
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -150,6 +151,31 @@ async def test_sqlite_will_do_for_unit_tests(tmp_path: Path, load: Load, databas
         assert (await http.put(f"{path}/done")).json() is True
         assert (await http.get(path)).json() == {**made.json(), "done": True}
         assert (await http.get("/items")).json() == [{**made.json(), "done": True}]
+
+
+NEEDS = {
+    "jobs.arq": "arq",
+    "jobs.celery": "celery",
+    "jobs.taskiq": "taskiq",
+    "patterns.admin": "sqladmin",
+    "patterns.litestar_app": "litestar",
+    "patterns.starlette_app": "starlette",
+}
+
+
+@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize("replicas", [None, ""], ids=["unset", "empty"])
+def test_a_variable_without_replicas_is_none(monkeypatch: pytest.MonkeyPatch, name: str, replicas: str | None) -> None:
+    """LAGWISE_REPLICAS that is empty or not set is a Router with a primary only, in each example."""
+    pytest.importorskip(NEEDS[name], reason=f"{NEEDS[name]} is not installed: uv sync --group integrations")
+    monkeypatch.setenv("LAGWISE_PRIMARY", "postgresql+asyncpg://app:secret@primary/shop")
+    monkeypatch.delenv("LAGWISE_REPLICAS", raising=False)
+    if replicas is not None:
+        monkeypatch.setenv("LAGWISE_REPLICAS", replicas)
+    monkeypatch.setenv("LAGWISE_SECRET", "a secret for tests")
+    monkeypatch.delitem(sys.modules, f"examples.{name}", raising=False)
+    module = importlib.import_module(f"examples.{name}")
+    assert list(module.db.pools) == ["primary"]
 
 
 async def test_the_naive_recipe_misses_its_own_writes(cluster: Cluster, load: Load) -> None:
