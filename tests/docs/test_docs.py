@@ -62,9 +62,9 @@ async def test_scripts_run(page: Path, cluster: Cluster, monkeypatch: pytest.Mon
 
 @pytest.fixture
 async def without_items(cluster: Cluster) -> AsyncIterator[None]:
-    """The table of the README's application goes with it: the examples have one of that name, with more columns."""
+    """The tables of the README's application, and of the examples, go with them."""
     yield
-    await cluster.primary.execute("DROP TABLE IF EXISTS items")
+    await cluster.primary.execute("DROP TABLE IF EXISTS shop_items, items")
 
 
 @pytest.mark.usefixtures("without_items")
@@ -82,7 +82,20 @@ async def test_the_readme_fixes_the_bug(cluster: Cluster, monkeypatch: pytest.Mo
         statuses = [created.status_code, (await http.get(path)).status_code, (await another.get(path)).status_code]
         assert statuses == [201, 200, 404]
         assert (await http.get("/health/ready?for=writes")).status_code == 200
-    await cluster.primary.execute("DROP TABLE items")  # the examples have one of that name
+
+
+@pytest.mark.usefixtures("without_items")
+async def test_the_readme_and_then_the_examples(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other on one cluster, as a newcomer tries them: no table of one is in the way of the other."""
+    monkeypatch.setenv("LAGWISE_PRIMARY", cluster.primary.url)
+    monkeypatch.setenv("LAGWISE_REPLICAS", cluster.replicas[0].url)
+    monkeypatch.setenv("LAGWISE_SECRET", "a secret for tests")
+    module = await run([block for block in blocks(README) if block.how], nodes(cluster), monkeypatch)
+    async with served(module.app) as url, client(url) as http:
+        assert (await http.post("/items/milk")).status_code == 201
+    monkeypatch.delitem(sys.modules, "examples.app", raising=False)
+    async with served(importlib.import_module("examples.app").app) as url, client(url) as http:
+        assert (await http.post("/items", json={"text": "milk"})).status_code == 201
 
 
 @pytest.mark.parametrize("page", [README, ROOT / "docs" / "rollout.md"], ids=lambda page: page.name)
