@@ -89,6 +89,27 @@ async def test_an_isolation_level_works_or_is_refused(db: Router, primary: bool)
         assert await session.scalar(text("SHOW transaction_isolation")) == "read committed"
 
 
+@pytest.mark.parametrize("primary", [False, True], ids=["replica", "primary"])
+async def test_it_is_never_too_late_for_a_transaction(db: Router, primary: bool) -> None:
+    """After a statement that ran without: a savepoint, a cursor, a block; at AUTOCOMMIT a cursor names the way out."""
+    one = text("SELECT 1")
+    async with db.read(primary=primary) as session:
+        await session.execute(one)
+        async with session.begin_nested():
+            assert await session.scalar(one) == 1
+    async with db.read(primary=primary) as session:
+        await session.execute(one)
+        assert [row async for row in await session.stream(one)] == [(1,)]
+    async with db.read(primary=primary) as session:
+        await session.execute(one)
+        async with session.begin():
+            assert await session.scalar(text("SHOW transaction_read_only")) == "on"
+    async with db.read(primary=primary) as session:
+        connection = await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        with pytest.raises(RoutingError, match=r"snapshot=True"):
+            await connection.stream(one)
+
+
 @pytest.mark.parametrize("kind", [*KINDS, "session"])
 async def test_a_table_that_changed_is_read_again(cluster: Cluster, kind: str) -> None:
     """A prepared plan that DDL has made stale fails nobody: the read runs again, on replicas and on the primary."""
