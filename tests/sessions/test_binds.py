@@ -1,5 +1,6 @@
 """What an application says itself is obeyed, or refused with the reason: binds, levels, changed tables."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from lagwise import Router, RoutingError
+from lagwise.events import Event, Retried
 from lagwise.testing import Cluster
 from tests.kit.application import Item
 from tests.kit.connections import KINDS, reading
@@ -141,6 +143,45 @@ async def test_a_table_that_a_replica_lacks_is_read_from_the_primary(
             await first(still, kind, "SELECT id FROM no_such_table")
     finally:
         await cluster.primary.execute("DROP TABLE fresh_table")
+
+
+@pytest.mark.parametrize(
+    ("fresh", "sql", "state", "drop"),
+    [
+        (
+            "ALTER TABLE item ADD COLUMN fresh int",
+            "SELECT count(fresh) FROM item",
+            "42703",
+            "ALTER TABLE item DROP COLUMN fresh",
+        ),
+        ("CREATE FUNCTION fresh() RETURNS int LANGUAGE sql RETURN 7", "SELECT fresh()", "42883", "DROP FUNCTION fresh"),
+        ("CREATE TYPE fresh AS ENUM ('a')", "SELECT 'a'::fresh IS NULL", "42704", "DROP TYPE fresh"),
+        (
+            "CREATE SCHEMA fresh CREATE TABLE word (id int)",
+            "SELECT count(*) FROM fresh.word",
+            "42P01",
+            "DROP SCHEMA fresh CASCADE",
+        ),
+    ],
+    ids=["column", "function", "type", "schema"],
+)
+async def test_what_a_replica_lacks_is_named_in_the_route_and_in_the_event(
+    still: Router, cluster: Cluster, fresh: str, sql: str, state: str, drop: str
+) -> None:
+    """The reason `strong`, and the failure `not-there-yet`, for each state that the page of concepts names."""
+    assert state in (Path(__file__).parents[2] / "docs" / "concepts.md").read_text()
+    seen: list[Event] = []
+    end = still.watch(seen.append)
+    await cluster.primary.execute(fresh)
+    try:
+        async with still.read() as session:
+            await session.execute(text(sql))
+            route = session.info["lagwise.route"]
+        assert (route.node, route.reason) == ("primary", "strong")
+        assert [each.failure for each in seen if isinstance(each, Retried)] == ["not-there-yet"]
+    finally:
+        end()
+        await cluster.primary.execute(drop)
 
 
 async def first(db: Router, kind: str, sql: str) -> Any:
