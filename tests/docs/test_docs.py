@@ -54,6 +54,12 @@ def test_every_python_block_compiles(block: Block) -> None:
     assert compiled(block) is not None
 
 
+@pytest.mark.parametrize("block", [block for block in PYTHON if block.how != "pytest"], ids=str)
+def test_routes_belong_to_api(block: Block) -> None:
+    """`app` is the middleware around `api`, on every page: it has none of FastAPI's methods."""
+    assert re.findall(r"^@?app\.\w+", block.code, re.M) == []
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if any(b.how == "script" for b in blocks(page))], ids=str)
 async def test_scripts_run(page: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page that are meant to run do, on a real cluster, one after the other."""
