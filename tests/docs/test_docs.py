@@ -66,6 +66,20 @@ async def test_scripts_run(page: Path, cluster: Cluster, monkeypatch: pytest.Mon
     await run([block for block in blocks(page) if block.how == "script"], nodes(cluster), monkeypatch)
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if "\nfrom shop import" in page.read_text()], ids=str)
+def test_a_page_says_whose_module_shop_is(page: Path) -> None:
+    """What an example imports comes with lagwise, or the page says that it is the reader's own."""
+    assert "`shop` is your own module" in page.read_text()
+
+
+async def test_the_application_of_the_configuration_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its block has all of its imports, and takes all that it needs from the environment."""
+    monkeypatch.setenv("LAGWISE_PRIMARY", "postgresql+asyncpg://app:secret@primary/shop")
+    monkeypatch.setenv("LAGWISE_SECRET", "a secret for tests")
+    module = await run(blocks(ROOT / "docs" / "configuration.md")[:1], {}, monkeypatch)
+    assert isinstance(module.app, CausalityMiddleware)
+
+
 @pytest.fixture
 async def without_items(cluster: Cluster) -> AsyncIterator[None]:
     """The tables of the README's application, and of the examples, go with them."""

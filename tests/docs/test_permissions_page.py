@@ -30,7 +30,9 @@ async def test_a_role_that_may_only_read_is_a_wall(cluster: Cluster) -> None:
         await cluster.primary.execute(grant)
         await cluster.primary.execute(wall)
         await cluster.caught_up()
-        roles = {"app": "a secret", "app_read": "another secret"}
+        roles = {"app": "a secret", "app_read": "another-secret"}
+        shown = [block.code for block in blocks(ROOT / "docs" / "permissions.md") if block.language == "python"]
+        assert any(f"//app_read:{roles['app_read']}@" in code for code in shown)
         urls = {
             (role, node.name): make_url(node.url)
             .set(username=role, password=password)
