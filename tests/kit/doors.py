@@ -80,6 +80,8 @@ CREATE FUNCTION lift() RETURNS void LANGUAGE plpgsql AS
   $$ BEGIN PERFORM set_config('default_transaction_read_only', 'off', false); END $$;
 CREATE FUNCTION lift_now() RETURNS void LANGUAGE plpgsql AS
   $$ BEGIN PERFORM set_config('transaction_read_only', 'off', true); END $$;
+CREATE FUNCTION escape() RETURNS void LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM set_config('standard_conforming_strings', 'off', false); END $$;
 CREATE FUNCTION lift_and_write() RETURNS void LANGUAGE plpgsql AS
   $$ BEGIN PERFORM lift_now(); PERFORM lift(); INSERT INTO door (note) VALUES ('forbidden'); END $$;
 CREATE PROCEDURE climb() LANGUAGE plpgsql AS

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from lagwise import Causality, Router
 from lagwise._client.causality import Commit
+from lagwise._decide import parse
 from lagwise.testing import Cluster
 from tests.kit.routers import both_in_rotation, patient, stand_still
 from tests.kit.sessions import count
@@ -35,6 +36,20 @@ async def _text_and_rollback(db: Router, name: str) -> None:
     async with db.write.begin() as session:
         await session.execute(text(_INSERT.format(name)))
         await session.execute(text("END"))
+        raise Undone
+
+
+async def _text_and_session_rollback(db: Router, name: str) -> None:
+    async with db.write() as session:
+        await session.execute(text(_INSERT.format(name)))
+        await session.execute(text("COMMIT"))
+        await session.rollback()
+
+
+async def _text_and_chain(db: Router, name: str) -> None:
+    async with db.write() as session:
+        await session.execute(text(_INSERT.format(name)))
+        await session.execute(text("COMMIT AND CHAIN"))
         raise Undone
 
 
@@ -96,6 +111,20 @@ async def _driver_script(db: Router, name: str) -> None:
         raise Undone
 
 
+async def _driver_long_script(db: Router, name: str) -> None:
+    async with db.write.asyncpg() as connection:
+        await connection.execute(f"{_INSERT.format(name)}; COMMIT; BEGIN -- {'x' * parse.LIMIT}")
+        raise Undone
+
+
+async def _driver_hidden(db: Router, name: str) -> None:
+    async with db.write.asyncpg() as connection:
+        await connection.execute("SET standard_conforming_strings = off")
+        await connection.execute(_INSERT.format(name))
+        await connection.execute(r"SELECT '\' || '; COMMIT; BEGIN; --'")
+        raise Undone
+
+
 async def _driver_prepared(db: Router, name: str) -> None:
     async with db.write.asyncpg() as connection:
         await connection.execute(_INSERT.format(name))
@@ -111,8 +140,9 @@ async def _driver_procedure(db: Router, name: str) -> None:
 
 
 KINDS = (
-    _text, _text_and_rollback, _autocommit_option, _procedure, _do, _raw, _raw_and_rollback, _cursor,
-    _driver_text, _driver_script, _driver_prepared, _driver_procedure,
+    _text, _text_and_rollback, _text_and_session_rollback, _text_and_chain, _autocommit_option, _procedure, _do, _raw,
+    _raw_and_rollback, _cursor, _driver_text, _driver_script, _driver_long_script, _driver_hidden, _driver_prepared,
+    _driver_procedure,
 )  # fmt: skip
 Kind = Callable[[Router, str], Awaitable[None]]
 
@@ -135,6 +165,15 @@ async def _seen_afterwards(db: Router, kind: Kind, name: str) -> int:
 async def test_a_commit_that_no_session_made_is_seen(procedure: None, still: Router, kind: Kind) -> None:
     """COMMIT in SQL text, AUTOCOMMIT, a procedure that commits, the driver's own connection: the client sees it."""
     assert await _seen_afterwards(still, kind, f"seen {kind.__name__}") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_commit_in_a_text_that_is_not_parsed_is_seen(
+    procedure: None, still: Router, kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the parser has no wheel, every kind of commit is seen as well."""
+    monkeypatch.setattr(parse, "pgparse", None)
+    assert await _seen_afterwards(still, kind, f"not parsed {kind.__name__}") == 1
 
 
 async def test_where_every_statement_commits_each_is_seen(cluster: Cluster) -> None:

@@ -9,6 +9,7 @@ from lagwise._decide.catalog import BUILT_IN, Catalog
 from lagwise._decide.effect import UNSEEN, Effect
 from lagwise._decide.parse import LIMIT, folded, parse
 from lagwise._decide.temporary import temporary
+from lagwise._decide.unparsed import unparsed
 from lagwise._decide.untyped import untyped
 
 _LONG = 2_048
@@ -76,7 +77,7 @@ _DISCARDS = {
 def effects_of(sql: str, catalog: Catalog = BUILT_IN) -> Effect:
     """What running this text does to its session; several statements in one text do what each of them does.
 
-    The judgement is kept with the catalog. Text that is too long, or not PostgreSQL's, counts as unseen code.
+    The judgement is kept with the catalog. Text that cannot be parsed counts as unseen code, with what its words tell.
 
     >>> effects_of("SELECT count(*) AS n FROM item WHERE lower(name) = $1")
     <Effect.NOTHING: 0>
@@ -92,7 +93,7 @@ def _judged(sql: str, catalog: Catalog) -> Effect:
         # Above this, looking for lists alone would take too long.
         sql = folded(sql) if len(sql) <= _LONGEST else sql
         if len(sql) > LIMIT:
-            return UNSEEN
+            return unparsed(sql)
     known = catalog.judged.young.get(sql)
     if known is None:
         known = catalog.judged.recall(sql)
@@ -105,7 +106,7 @@ def _judged(sql: str, catalog: Catalog) -> Effect:
 def _judge(sql: str, catalog: Catalog) -> Effect:
     statements = None if "\\" in sql and not catalog.standard_strings else parse(sql)
     if statements is None:
-        return UNSEEN
+        return unparsed(sql)
     effect = Effect.NOTHING
     for statement in statements:
         effect |= _statement(statement["stmt"], catalog)

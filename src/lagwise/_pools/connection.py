@@ -45,7 +45,7 @@ class PooledConnection(LimitedConnection):
     transaction_asked = False
     """Whether a READ ONLY transaction was asked for."""
     unsure = False
-    """Whether code ran that may have lifted the fence for the transactions to come."""
+    """Whether code ran that may have lifted the fence, or changed how the server reads the texts to come."""
     failed = False
     """Whether a statement has failed in it."""
     awaited = False
@@ -111,7 +111,7 @@ class PooledConnection(LimitedConnection):
         """Remember what a statement may leave behind."""
         self.touched = self.touched or bool(effect & STAYS)
         self.spoilt = self.spoilt or bool(effect & Effect.SPOILS)
-        self.unsure = self.unsure or bool(effect & (Effect.OPAQUE | Effect.RESETS))
+        self.unsure = self.unsure or bool(effect & (Effect.OPAQUE | Effect.RESETS | Effect.LIFTS))
         if effect & Effect.UNKNOWN:
             self.traffic.relearn()
 

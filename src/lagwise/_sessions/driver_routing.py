@@ -76,7 +76,7 @@ class DriverRouting(DriverTransaction):
         if (limit := self.lease.intent.timeout) is not None:
             connection.restrict(kw.get("timeout") or limit)
         run = getattr(driver_of(connection), name)
-        if connection.unsure and name == "execute" and not args and self.frames_transactions:
+        if connection.unsure and name == "execute" and not args and not self.lease.intent.write:
             run = partial(execute_alone, driver_of(connection))
         return await self.translating_errors(partial(run, query, *args, **kw), connection)
 
@@ -89,7 +89,7 @@ class DriverRouting(DriverTransaction):
         connection = self.connection
         if isinstance(connection, WritingConnection):
             connection.note(statement)
-            connection.lent = connection.lent or connection.unsure  # a text that cannot be read may hold a COMMIT
+            connection.lent = connection.lent or connection.unsure  # a text may hold a COMMIT that was not seen
             return
         if isinstance(connection, JoinedReading):
             await connection.mend()
@@ -146,6 +146,8 @@ class DriverRouting(DriverTransaction):
         transaction, self.transaction = self.transaction, None
         try:
             self.spoilt = self.spoilt or connection.invalidated or driver_of(connection).is_closed()
+            if transaction is not None and isinstance(connection, WritingConnection) and connection.lent:
+                connection.announce()  # the transaction may be another one than that of the block: COMMIT; BEGIN
             if self.spoilt:
                 pass  # what is open ends with the connection
             elif transaction is not None:
