@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lagwise import LSN
-from lagwise._decide.view import Node, Standing, View
+from lagwise._decide.view import Node, Reading, Role, Standing, View
 from tests.kit.worlds import SYSTEM, after, primary, replica, unreachable
 
 lsns = st.integers(1, 40)
@@ -383,6 +383,22 @@ def test_lag_is_told_within_one_history_only() -> None:
     view = after(nodes)
     assert [view.lag(node) for node in view.nodes] == [0, 30, None, None, None, None]
     assert after([unreachable("primary"), replica("replica-1", 50)]).lag(view.node("behind")) is None
+
+
+def test_a_replica_that_runs_keeps_its_timeline() -> None:
+    """Its control file is late: what it showed before counts, in the same run, unless it has lost log."""
+
+    def answer(timeline: int, lsn: int = 50, *, started: int = 11, role: Role = Role.REPLICA) -> Reading:
+        return Reading(role=role, system=SYSTEM, timeline=timeline, lsn=LSN(lsn), at=1.0, started=started, port=5432)
+
+    shown = answer(2)
+    assert [answer(1, lsn).after(shown).timeline for lsn in (49, 50, 60)] == [1, 2, 2]
+    assert answer(3).after(shown).timeline == 3
+    assert answer(1).after(None).timeline == 1
+    assert answer(1, started=12).after(shown).timeline == 1
+    assert answer(1, started=0).after(answer(2, started=0)).timeline == 1
+    assert answer(1, role=Role.PRIMARY).after(shown).timeline == 1
+    assert answer(1, 60).after(shown) == answer(2, 60)
 
 
 def test_staleness_is_shown_where_it_has_a_bound() -> None:

@@ -1,7 +1,7 @@
 """One node: what it said when it was last asked, and where it stands."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf, isfinite
 
@@ -73,6 +73,24 @@ class Reading:
         if not (self.role is shown.role is Role.REPLICA):
             return False
         return (self.system, self.timeline) == (shown.system, shown.timeline) and self.lsn < shown.lsn
+
+    def after(self, earlier: "Reading | None") -> "Reading":
+        """This reading, with the timeline of an earlier one of the same run of a replica where that is higher.
+
+        A standby never goes back to a lower one while it runs. Its answer does: when its receiver is down, with its
+        upstream, only the control file tells, which is late after a failover. One that replays again from an earlier
+        position has crashed, and is believed.
+        """
+        if (
+            earlier is None
+            or self.role is not Role.REPLICA
+            or self.server is None
+            or self.server != earlier.server
+            or self.lsn < earlier.lsn
+            or self.timeline >= earlier.timeline
+        ):
+            return self
+        return replace(self, timeline=earlier.timeline)
 
     def stuck_since(self, earlier: "Reading | None") -> bool:
         """Whether this primary has log that it has not flushed, and has flushed nothing since `earlier`."""

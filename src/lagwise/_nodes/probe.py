@@ -12,7 +12,7 @@ from lagwise._pools.patience import Patience
 # standby, pg_last_wal_replay_lsn() is NULL on a primary that never recovered.
 # https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-RECOVERY-CONTROL
 # The timeline of a standby is what its receiver follows; without a receiver, or without the right to see it
-# (pg_read_all_stats), the control file's, which is lower for a while after a failover, never higher.
+# (pg_read_all_stats), the control file's, which is lower for a while after a failover, never higher: see Reading.after.
 # Every name and operator is qualified: a role's search_path may lead to names of the application's own.
 _PRIMARY_LSN = "pg_catalog.pg_current_wal_insert_lsn()"
 _PRIMARY_TIMELINE = f"""

@@ -170,7 +170,7 @@ class Prober:
             with suppress(PostgresError), Patience(self._timeout, driver.terminate) as patience:
                 await answer(driver, driver.execute, FLUSH, patience=patience)
         self._processes.heard(reading, counted=counted)
-        self._latest = reading
+        self._latest = reading = reading.after(self._latest)
         return reading
 
     async def _ask(self, driver: Any, *, count: bool) -> Reading:
