@@ -1,5 +1,7 @@
 """One service calls another: an httpx client sends the causality it runs in, and merges what comes back."""
 
+import threading
+
 from lagwise._extras import extra
 
 with extra("httpx", "lagwise.httpx"):
@@ -23,6 +25,9 @@ Client = TypeVar("Client", bound=httpx.Client | httpx.AsyncClient)
 _UNHEARD = frozenset({408, 499})
 # Nothing was sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+# The race: beside an event loop an `httpx.Client` is called in threads, two calls of one request end together, and each
+# merges its token into what was there before the other.
+_MERGING = threading.Lock()
 
 
 def propagate(
@@ -126,7 +131,8 @@ class _Hook:
         self._act = act
 
     def __call__(self, what: Any) -> Any:
-        self._act(what)
+        with _MERGING:
+            self._act(what)
 
 
 class _AsyncHook(_Hook):
@@ -146,7 +152,8 @@ class _Sending:
         try:
             return self.send(request, **options)
         except BaseException as error:
-            self.failed(error, request)
+            with _MERGING:
+                self.failed(error, request)
             raise
 
     def failed(self, error: BaseException, request: httpx.Request) -> None:

@@ -1,8 +1,11 @@
 """A service calls another: each reads what the other has written."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from typing import Any
 
 import httpx
@@ -11,6 +14,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from lagwise import LSN, Causality, CausalToken
+from lagwise._client.doubts import doubt
 from lagwise._client.signature import Seal
 from lagwise._decide.token import Position
 from lagwise.asgi import CausalityMiddleware
@@ -201,6 +205,70 @@ def test_a_client_that_is_not_asynchronous() -> None:
     with client, Causality(seen_at(5)) as seen:
         client.get("/")
     assert (got[0][1], seen.token) == (SEAL.sealed(seen_at(5)), seen_at(9))
+
+
+def test_calls_that_end_together_in_threads_lose_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request asks two services at once, in threads: while one token is merged, the other waits for its turn."""
+    paused, second_is_there = threading.Event(), threading.Event()
+
+    class Noted:
+        """A lock that tells when the second thread asks for it."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+
+        def __enter__(self) -> None:
+            if paused.is_set():
+                second_is_there.set()
+            self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+
+    including = CausalToken.including
+
+    def slowly(token: CausalToken, positions: Any) -> CausalToken:
+        grown = including(token, positions)
+        if token is nothing and not paused.is_set():  # what was seen is read, and not yet replaced
+            paused.set()
+            assert second_is_there.wait(30)
+        return grown
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        lsn = int(request.url.path.strip("/"))
+        if lsn == 9:
+            assert paused.wait(30)
+        return httpx.Response(200, headers={"Lagwise-Token": SEAL.sealed(seen_at(lsn))})
+
+    monkeypatch.setattr("lagwise.httpx._MERGING", Noted(), raising=False)
+    client = propagate(httpx.Client(transport=httpx.MockTransport(answer), base_url="http://a"), secret=SECRET)
+
+    def second() -> None:
+        client.get("/9")
+        second_is_there.set()
+
+    with client, Causality() as seen, ThreadPoolExecutor() as threads:
+        nothing = seen.token
+        monkeypatch.setattr(CausalToken, "including", slowly)
+        calls = [threads.submit(copy_context().run, call) for call in (lambda: client.get("/8"), second)]
+        for call in calls:
+            call.result(60)
+        assert seen.token == seen_at(9)
+
+
+def test_a_thread_sends_a_token_while_a_commit_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop announces another COMMIT while a call in a thread asks what is in doubt."""
+    with Causality() as seen:
+        seen.begin(7, 5.0).announce()
+
+        def meanwhile(system: int) -> Position:
+            if len(seen._pending) == 1:
+                seen.begin(8, 5.0).announce()
+            return doubt(system)
+
+        monkeypatch.setattr("lagwise._client.causality.doubt", meanwhile)
+        assert [position.system for position in seen.token] == [7]
+        assert [position.system for position in seen.token] == [7, 8]
 
 
 # What comes back

@@ -66,7 +66,8 @@ class Causality:
         """Everything seen so far; commits under way, or cut off, count as in doubt from now on."""
         if not self._pending:
             return self._seen
-        return self._seen.including(doubt(commit.system or 0) for commit in self._pending)
+        # All at once: a thread may ask for a call of its own while the event loop begins another commit.
+        return self._seen.including(doubt(commit.system or 0) for commit in tuple(self._pending))
 
     @property
     def window(self) -> float:
