@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from lagwise._client.causality import Causality
 from lagwise._client.doubts import doubt
-from lagwise._client.http import HEADER, MOST_TEXTS, SAFE_METHODS, texts_of
+from lagwise._client.http import HEADER, SAFE_METHODS, texts_of
 from lagwise._client.signature import Seal, plausible
 from lagwise.errors import InvalidToken
 
@@ -91,8 +91,9 @@ class _Rules:
         seen = Causality.current()
         if seen is None or not (token := seen.token):
             return
+        # One more than the service reads is no less: it counts as a doubt there.
         others = filter(None, texts_of(request.headers.get(HEADER, "")))
-        request.headers[HEADER] = ", ".join([*dict.fromkeys([self._seal.sealed(token), *others])][:MOST_TEXTS])
+        request.headers[HEADER] = ", ".join(dict.fromkeys([self._seal.sealed(token), *others]))
 
     def receive(self, response: httpx.Response) -> None:
         """Merge what a response brings, before the caller gets it."""

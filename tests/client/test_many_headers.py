@@ -76,3 +76,33 @@ def test_a_bucket_is_looked_for_in_as_many(monkeypatch: pytest.MonkeyPatch) -> N
     found = Bucket([*flood, (b"authorization", b"Bearer one")], Jar())
     assert len(looked) == MOST_HEADERS
     assert found.number == bucket_of(b"Bearer one")
+
+
+def of_one_client(count: int) -> list[str]:
+    """The tokens of a client that has written in parallel; the greatest came last."""
+    seal = Seal("for tests only")
+    positions = (Position(system=7, timeline=1, lsn=LSN(number), issued_at=1_700_000_000) for number in range(count))
+    return [seal.sealed(CausalToken.of([position])) for position in positions]
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one header", "several"])
+def test_tokens_that_are_too_many_are_a_doubt(apart: bool) -> None:
+    """Sixteen are read, and the greatest counts; where there is one more, the client reads from the primary."""
+
+    def seen(texts: list[str]) -> CausalToken:
+        values = texts if apart else [", ".join(texts)]
+        token = reader()[0].read([(b"lagwise-token", value.encode()) for value in values]).token
+        assert token is not None
+        return token
+
+    assert str(seen(of_one_client(16)).position(7)) == "0/F on timeline 1 of 7"
+    assert seen(of_one_client(16)).position(0) is None
+    assert seen(of_one_client(17)).position(0) is not None
+
+
+def test_texts_that_are_no_tokens_are_no_doubt() -> None:
+    """However many they are: only a client that has sixteen tokens of this application can send more of them."""
+    forged = [text[:-1] + "!" for text in of_one_client(20)]
+    for texts in (forged, [of_one_client(1)[0], *forged], [*of_one_client(16), "", "a"]):
+        token = reader()[0].read([(b"lagwise-token", ",".join(texts).encode())]).token
+        assert token is None or token.position(0) is None

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from lagwise._client.cookies import MOST_BYTES, MOST_HEADERS, Jar
-from lagwise._client.http import HEADER_OF_ASGI, MOST_TEXTS, texts_of
-from lagwise._client.signature import Seal, plausible
+from lagwise._client.doubts import doubt
+from lagwise._client.http import HEADER_OF_ASGI, MOST_TEXTS, parted
+from lagwise._client.signature import SHORTEST, Seal, plausible
 from lagwise._decide.events import Event, TokenBrought, TokenIgnored
 from lagwise._decide.token import CausalToken, merged
 from lagwise._say import say
@@ -57,7 +58,8 @@ class Reader:
         """What these headers bring.
 
         Bounded: the first 16 texts of `Lagwise-Token`, and the first 64 cookies that are named and shaped like tokens,
-        in the first 1,024 headers of these two names and the first 128 KB of cookies.
+        in the first 1,024 headers of these two names and the first 128 KB of cookies. Where sixteen texts are tokens of
+        this application and more are left over, a doubt stands for those.
         """
         found: list[bytes] = []
         for name, value in headers:
@@ -70,14 +72,16 @@ class Reader:
         return self._remembered(*found) if sum(map(len, found)) <= _MOST_REMEMBERED else self._read(*found)
 
     def _read(self, *found: bytes) -> Brought:
-        texts: dict[str, None] = {}
+        texts: list[str] = []
+        left_over = False
         cookies: dict[tuple[str, str], None] = {}
         room, looks, left = MOST_TEXTS, _MOST_COOKIES, MOST_BYTES
         for name, value in zip(found[::2], found[1::2], strict=True):
             if name == HEADER_OF_ASGI:
-                listed = texts_of(value.decode("latin-1"), room)
+                listed, rest = parted(value.decode("latin-1"), room)
                 room -= len(listed)
-                texts.update(dict.fromkeys(text for text in listed if plausible(text)))
+                texts += listed
+                left_over |= len(rest) >= SHORTEST
             else:
                 named = self._jar.brought(value[:left].decode("latin-1"), looks)
                 looks, left = looks - len(named), max(0, left - len(value))
@@ -85,15 +89,19 @@ class Reader:
                     if len(cookies) < _COOKIE_TEXTS and self._jar.holds(*cookie):
                         cookies[cookie] = None
         ignored: dict[str, None] = {}
-        tokens = {
-            text: self._verified(text, ignored) for text in {**texts, **dict.fromkeys(text for _, text in cookies)}
-        }
+        every = dict.fromkeys([*filter(plausible, texts), *(text for _, text in cookies)])
+        tokens = {text: self._verified(text, ignored) for text in every}
         names = tuple(dict.fromkeys(name for name, text in cookies if tokens[text]))
         untold = tuple(TokenIgnored(why=why) for why in ignored)
         if not any(tokens.values()):
             return Brought(untold=untold) if untold else NOTHING
+        token = merged(token for token in tokens.values() if token)
+        # A client that writes in parallel sends all tokens that it got, and the greatest may be any of them. Texts that
+        # are no tokens send no reads to the primary.
+        if left_over and all(map(tokens.get, texts)):
+            token = token.including([doubt()])
         return Brought(
-            token=merged(token for token in tokens.values() if token),
+            token=token,
             names=names,
             slots=sum(map(self._jar.is_slot, names)),
             client=hash((*tokens,)),

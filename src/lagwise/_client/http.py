@@ -25,4 +25,10 @@ def texts_of(value: str, most: int = MOST_TEXTS) -> list[str]:
     >>> texts_of("one, two,three", most=2)
     ['one', 'two']
     """
-    return [text.strip() for text in value.split(",", most)[:most]]
+    return parted(value, most)[0]
+
+
+def parted(value: str, most: int) -> tuple[list[str], str]:
+    """The first texts of the header's value, and the rest of it, which is not looked at."""
+    texts = value.split(",", most)
+    return [text.strip() for text in texts[:most]], "".join(texts[most:])

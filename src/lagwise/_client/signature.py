@@ -12,7 +12,7 @@ from lagwise.errors import InvalidToken
 
 NOT_SIGNED = "not signed by a secret of this application"
 _SALT = b"lagwise.causal-token"
-_SHORTEST, _LONGEST = 80, 1024  # characters; a token of one database takes 83, one of sixteen 648
+SHORTEST, _LONGEST = 80, 1024  # characters; a token of one database takes 83, one of sixteen 648
 _SIGNATURE = 43  # characters of 32 bytes in base64 without padding
 # Clients bring the same token until they write again: the latest few hundred are verified once, in less than 1 MB.
 _REMEMBERED = 256
@@ -87,7 +87,7 @@ def _verified(text: str, secret: str | Sequence[str] | None) -> CausalToken:
 
 def plausible(text: str | bytes) -> bool:
     """Whether a text is as long as a signed token may be: asked before anything is computed."""
-    return _SHORTEST <= len(text) <= _LONGEST
+    return SHORTEST <= len(text) <= _LONGEST
 
 
 def _signature(key: bytes, payload: str) -> str:
