@@ -212,11 +212,12 @@ class _Serving:
 
 
 def _router(db: Router | None, connection: HTTPConnection) -> Router:
-    if db is not None:
-        return db
-    found = connection.scope.get("state", {}).get(_STATE) or getattr(connection.app.state, _STATE, None)
+    found = db or connection.scope.get("state", {}).get(_STATE) or getattr(connection.app.state, _STATE, None)
     if found is None:
-        raise NotOpen("no Router runs in this application: create it with FastAPI(lifespan=lifespan(db))")
+        raise NotOpen(
+            "no Router runs in this application: create it with FastAPI(lifespan=lifespan(db)). In a test the client "
+            "may run no lifespan, as httpx's ASGITransport does not: put `async with lifespan(db)(api):` around it."
+        )
     return cast("Router", found)
 
 

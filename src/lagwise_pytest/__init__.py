@@ -5,6 +5,7 @@ Beside `lagwise`, not in it: pytest imports plugins at every start, also where n
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,9 +46,24 @@ async def lagwise_cluster(lagwise_replicas: int) -> AsyncIterator[Cluster]:
         yield cluster
 
 
+def _same_loop(request: pytest.FixtureRequest) -> None:
+    """Fail the test where its event loop is another one than that of the fixtures: no session would open there."""
+    marker = request.node.get_closest_marker("asyncio")
+    if marker is None or not inspect.iscoroutinefunction(request.function):
+        return
+    if (marker.kwargs.get("loop_scope") or request.config.getini("asyncio_default_test_loop_scope")) != "session":
+        pytest.fail(
+            "lagwise_db lives in the event loop of the run, and this test has a loop of its own: set "
+            'asyncio_default_test_loop_scope = "session" in the configuration of pytest, '
+            'or mark the test with @pytest.mark.asyncio(loop_scope="session")',
+            pytrace=False,
+        )
+
+
 @_fixture("function")
-async def lagwise_db(lagwise_cluster: Cluster) -> AsyncIterator[Router]:
+async def lagwise_db(request: pytest.FixtureRequest, lagwise_cluster: Cluster) -> AsyncIterator[Router]:
     """An open Router on that cluster, every replica in rotation; faults are undone afterwards."""
+    _same_loop(request)
     from lagwise import Router  # noqa: PLC0415
     from lagwise.testing import wait_until  # noqa: PLC0415
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
+import httpx
 import pytest
 from fastapi import FastAPI, Request
 from sqlalchemy import text
@@ -102,6 +103,18 @@ async def test_a_missing_lifespan_says_so() -> None:
     async with http(app, raising=True) as client:
         with pytest.raises(NotOpen, match=r"FastAPI\(lifespan=lifespan\(db\)\)"):
             await client.get("/items/x")
+
+
+async def test_a_client_that_runs_no_lifespan_is_told_how(cluster: Cluster) -> None:
+    """The error names the line for tests, and with it the same request is answered."""
+    db = Router(cluster.primary.url)
+    api = FastAPI(lifespan=lifespan(db))
+    with_items(api)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
+        with pytest.raises(NotOpen, match=r"`async with lifespan\(db\)\(api\):`"):
+            await client.get("/items/x")
+        async with lifespan(db)(api):
+            assert (await client.get("/items/x")).status_code != 500
 
 
 def test_a_lifespan_needs_a_router() -> None:

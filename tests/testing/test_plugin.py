@@ -76,6 +76,29 @@ def test_a_suite_of_an_application(tmp_path: Path) -> None:
     assert "3 passed" in said, said
 
 
+def test_a_test_in_a_loop_of_its_own_is_told_the_setting(tmp_path: Path) -> None:
+    """With pytest-asyncio's default loops the fixture says what to set; a mark on the test does as well."""
+    (tmp_path / "test_shop.py").write_text("""
+import pytest
+
+@pytest.fixture(scope="session")
+def lagwise_replicas():
+    return 0
+
+@pytest.mark.asyncio
+async def test_apart(lagwise_db):
+    async with lagwise_db.read(): ...
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_marked(lagwise_db):
+    async with lagwise_db.read(): ...
+""")
+    for mode in ("strict", "auto"):
+        said = _pytest(tmp_path, f"--asyncio-mode={mode}")
+        assert "1 passed, 1 error" in said, said
+        assert 'set asyncio_default_test_loop_scope = "session"' in said
+
+
 def test_it_is_found_by_its_entry_point_and_brings_nothing(tmp_path: Path) -> None:
     """A suite without a database pays nothing: neither lagwise nor SQLAlchemy is imported."""
     (tmp_path / "pyproject.toml").write_text(_SETTINGS)
