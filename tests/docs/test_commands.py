@@ -47,6 +47,14 @@ def test_every_command_is_understood(line: str) -> None:
     command.make_context(command.name, words, parent=context)
 
 
+def test_the_readme_installs_from_a_clone() -> None:
+    """While the version is a development one, PyPI has another author's package of this name."""
+    assert "dev" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    shown = re.findall(r"pip install ([^\s`]+)", (ROOT / "README.md").read_text())
+    assert shown
+    assert [each for each in shown if not each.startswith('"./lagwise[')] == []
+
+
 def test_contributing_names_what_is_checked() -> None:
     """Each command of `.ci/run` is in CONTRIBUTING, word for word."""
     checked = re.findall(r"(uv run [a-z][^>|\n]*?)(?: >.*| \|\|.*)?$", (ROOT / ".ci" / "run").read_text(), re.M)
