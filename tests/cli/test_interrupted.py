@@ -38,7 +38,7 @@ def test_where_a_shell_ignores_it_it_is_ignored(held: dict[str, str]) -> None:
     script = Path(sys.executable).with_name("lagwise")
     with subprocess.Popen(
         [script, "watch"], env=held, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # noqa: PLW1509 - it calls nothing else
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == b"importing\n"
