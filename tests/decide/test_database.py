@@ -45,6 +45,7 @@ def test_a_database_made_anew_after_a_failover_is_believed_in_time(
     view = lasting([BEFORE, cluster(away, OURS)], cluster(away, ANEW, ANEW), seconds)
     assert expected == leader(view)
     assert [node.name for node in view.rotation] == (["replica-2"] if expected else [])
+    assert view.nodes[0].standing == ("unreachable" if away is DEAD else "rival-primary")
 
 
 @AWAY

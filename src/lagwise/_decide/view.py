@@ -179,7 +179,7 @@ def _judged(
         standing = Standing.UNREACHABLE
     elif node.name in others:
         standing = Standing.SAME_SERVER
-    elif reading.system == identity.system and database and reading.database not in {0, database}:
+    elif (reading.system, reading.timeline) == identity.line and database and reading.database not in {0, database}:
         standing = Standing.OTHER_DATABASE
     elif node is primary:
         standing = Standing.PRIMARY
