@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any
 
+import asyncpg  # type: ignore[import-untyped]
 import httpx
 import pytest
 from fastapi import Depends, FastAPI
 from sqlalchemy import select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from lagwise import Causality, ReadOnly, Reason, Router, RoutingError, StatementTimeout
@@ -320,6 +322,74 @@ async def test_its_transaction_cannot_be_ended_from_inside(db: Router, cluster: 
             session.add(Item(name="two phases"))
             with pytest.raises(RoutingError, match="two-phase"):
                 await session.flush()
+
+
+async def test_a_transaction_ended_past_sqlalchemy_is_an_error(cluster: Cluster, db: Router) -> None:
+    """COMMIT and BEGIN by the driver's own means: the row is there to stay, and the block says so."""
+    for goes_on in (False, True):
+        with pytest.raises(RoutingError, match="by the driver's own means"):
+            async with rolled_back(db):
+                session = db.write()
+                driver: Any = (await (await session.connection()).get_raw_connection()).driver_connection
+                await driver.execute("INSERT INTO item (name) VALUES ('to stay'); COMMIT; BEGIN")
+                with suppress(DBAPIError):
+                    await session.close()
+                if goes_on:
+                    with suppress(DBAPIError):
+                        await write(db, "later")
+    assert await committed(cluster, "to stay") == 2
+    assert await committed(cluster, "later") == 0
+    await cluster.primary.execute("DELETE FROM item WHERE name = 'to stay'")
+
+
+@pytest.fixture
+async def referring(cluster: Cluster) -> AsyncIterator[None]:
+    """Tables that refer to others: checked at COMMIT, checked at once unless deferred, and a trigger at COMMIT."""
+    await cluster.primary.execute("""
+        CREATE TABLE late (id int, item int REFERENCES item DEFERRABLE INITIALLY DEFERRED);
+        CREATE TABLE early (id int, item int REFERENCES item DEFERRABLE);
+        CREATE TABLE heard (id int);
+        CREATE FUNCTION hear() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN INSERT INTO heard VALUES (NEW.id); RETURN NULL; END $$;
+        CREATE CONSTRAINT TRIGGER hear AFTER INSERT ON late DEFERRABLE INITIALLY DEFERRED
+          FOR EACH ROW EXECUTE FUNCTION hear();
+    """)
+    yield
+    await cluster.primary.execute("DROP TABLE late, early, heard; DROP FUNCTION hear()")
+
+
+async def test_a_commit_checks_what_is_deferred(referring: None, db: Router) -> None:
+    """A session, a block and asyncpg are refused at their commit as outside, and the next one is deferred again."""
+    dangling = "INSERT INTO late VALUES (1, -1)"
+    async with rolled_back(db):
+        for _ in range(2):
+            async with db.write() as session:
+                await session.execute(text(dangling))
+                with pytest.raises(IntegrityError):
+                    await session.commit()
+                await session.rollback()
+            with pytest.raises(IntegrityError):
+                async with db.write.begin() as session:
+                    await session.execute(text(dangling))
+            with pytest.raises(asyncpg.ForeignKeyViolationError):
+                async with db.write.asyncpg() as connection:
+                    await connection.execute(dangling)
+            async with db.write.begin() as session:
+                await session.execute(text(dangling))
+                assert await session.scalar(text("SELECT count(*) FROM heard")) == 0
+                await session.execute(text("DELETE FROM late WHERE item = -1"))
+                await session.execute(text("INSERT INTO late VALUES (2, NULL)"))
+            async with db.write() as session:
+                assert await session.scalar(text("SELECT count(*) FROM heard")) == 2
+                await session.execute(text("DELETE FROM heard"))
+                await session.commit()
+                with pytest.raises(IntegrityError):  # not deferred until asked for
+                    await session.execute(text("INSERT INTO early VALUES (1, -1)"))
+                await session.rollback()
+                await session.execute(text("SET CONSTRAINTS ALL DEFERRED"))
+                await session.execute(text("INSERT INTO early VALUES (1, -1)"))
+                await session.execute(text("DELETE FROM early"))
+                await session.commit()
 
 
 async def test_asyncpgs_own_transactions_are_savepoints(db: Router) -> None:

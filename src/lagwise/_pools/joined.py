@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, cast
 
+import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy.engine import Connection
 from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
@@ -21,6 +22,15 @@ from lagwise._pools.turns import Turns
 from lagwise.errors import RoutingError
 
 _WAITS = 10.0  # seconds that a session waits for its turn
+_BLOCK = "lagwise_block"  # a savepoint that ends with the transaction of all, and with no other one
+# Not a name that another constraint of its schema shares which is not deferred: SET CONSTRAINTS would mean both.
+_DEFERRED = """
+SELECT 'SET CONSTRAINTS ' || string_agg(format('%I.%I', nspname, conname), ', ') || ' DEFERRED' FROM (
+  SELECT nspname, conname FROM pg_catalog.pg_constraint JOIN pg_catalog.pg_namespace AS n ON n.oid = connamespace
+  WHERE NOT pg_is_other_temp_schema(n.oid) AND has_schema_privilege(n.oid, 'USAGE')
+  GROUP BY 1, 2 HAVING bool_and(condeferred)
+) AS initially_deferred
+"""
 # The turn that this task has taken, or the task that started it: SQLAlchemy ends a session's block in another task.
 _holds: ContextVar[object] = ContextVar("lagwise_turn", default=None)
 
@@ -58,6 +68,7 @@ class Joined:
     async def begin(self) -> None:
         """Begin the transaction."""
         await self._savepoints[0].start()
+        await self.run(f"SAVEPOINT {_BLOCK}")
 
     async def nest(self) -> Any:
         """Begin a savepoint in it, for a block of its own; answers what `unnest()` takes."""
@@ -92,7 +103,7 @@ class Joined:
             problem = "its connection was lost, and with it what its sessions had written"
         elif self._turn.locked():
             problem = "a session is still open, and was cut off; end each session inside the block"
-        elif not self._driver.is_in_transaction():
+        elif not await self._goes_on():
             problem = "its transaction was ended by the driver's own means: what was written may be committed"
         try:
             if problem:
@@ -106,6 +117,22 @@ class Joined:
             await greenlet_spawn(self._connection.close)
         if problem:
             raise RoutingError(f"rolled_back ends, and {problem}")
+
+    async def _goes_on(self) -> bool:
+        """Whether the transaction is the one that was begun; COMMIT and BEGIN past SQLAlchemy leave another one."""
+        if not self._driver.is_in_transaction():
+            return False
+        try:
+            await self.run(f"ROLLBACK TO SAVEPOINT {_BLOCK}")
+        except asyncpg.InvalidSavepointSpecificationError:
+            return False
+        return True
+
+    async def defer_again(self) -> None:
+        """Defer what a transaction defers when it begins: for the next write, this one's has ended."""
+        script = await self._driver.fetchval(_DEFERRED)
+        if script is not None:
+            await self.run(script)
 
     async def take_turn(self) -> None:
         """Wait until no other session uses the connection.

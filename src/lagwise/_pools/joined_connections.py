@@ -17,6 +17,7 @@ from lagwise.errors import RoutingError
 _ENTER = "SAVEPOINT lagwise_read; SET LOCAL transaction_read_only = on"
 _REWIND = "ROLLBACK TO SAVEPOINT lagwise_read; SET LOCAL transaction_read_only = on"
 _LEAVE = "ROLLBACK TO SAVEPOINT lagwise_read; RELEASE SAVEPOINT lagwise_read"
+_CHECK = "SET CONSTRAINTS ALL IMMEDIATE"
 
 
 class JoinedReading(PooledConnection):
@@ -104,6 +105,18 @@ class JoinedWriting(WritingConnection):
                 "share; use the session's commit() and rollback()"
             )
         super().prepare_for(effect, statement)
+
+    def send_commit(self) -> Any:
+        """As `WritingConnection.send_commit`; first check what is deferred until COMMIT, which a savepoint is not."""
+        if in_greenlet():  # otherwise it is the driver's, whose routing has checked
+            self.exec_driver_sql(_CHECK)
+            await_only(self.joined.defer_again())
+        return super().send_commit()
+
+    async def check_deferred(self) -> None:
+        """The same for the driver's own COMMIT."""
+        await self.joined.run(_CHECK)
+        await self.joined.defer_again()
 
     def remember(self, effect: Effect) -> None:
         """Remember also what COMMIT would end: a savepoint that is released leaves what SET LOCAL has set."""

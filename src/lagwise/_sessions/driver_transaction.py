@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from lagwise._pools.connection import PooledConnection
 from lagwise._pools.driver import abandon, driver_of
+from lagwise._pools.joined_connections import JoinedWriting
 from lagwise._pools.limiting import over_limit, stopped
 from lagwise._pools.writing import WritingConnection
 from lagwise._sessions.connection import ConnectionRouting
@@ -49,6 +50,8 @@ class DriverTransaction(ConnectionRouting):
         if connection is None:
             return  # nothing was run
         assert isinstance(connection, WritingConnection)
+        if isinstance(connection, JoinedWriting):
+            await self.translating_errors(connection.check_deferred, connection)
         asked = connection.send_commit()
         transaction, self.transaction = self.transaction, None
         try:
