@@ -156,8 +156,9 @@ class CausalityMiddleware:
             self._warned = True
             say(
                 logging.WARNING,
-                "middleware-ignored: another CausalityMiddleware is around the one with a store, and carries the "
-                "tokens. Give store= and key= to the outermost one.",
+                "middleware-ignored",
+                reason="another CausalityMiddleware is around the one with a store, and carries the tokens",
+                remedy="give store= and key= to the outermost one",
             )
         await self.app(scope, receive, send)
 

@@ -131,8 +131,8 @@ def _warn(route: str) -> None:
     _warned.add(route)
     say(
         logging.WARNING,
-        "answered-before-commit: the session of a dependency was still open when the answer to "
-        f"{route or 'a request'} had to leave. "
-        'Give the dependency scope="function", or use WriteSession, so that COMMIT precedes the response.',
+        "answered-before-commit",
         route=route,
+        reason="the session of a dependency was still open when the answer had to leave",
+        remedy='give the dependency scope="function", or use WriteSession, so that COMMIT precedes the response',
     )
