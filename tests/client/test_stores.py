@@ -199,7 +199,9 @@ def test_settings_that_make_no_sense_are_refused(make: Any) -> None:
         make()
 
 
-@pytest.mark.parametrize("redis", [None, 7, BlockingRedis(), lambda: None], ids=["unset", "number", "blocking", "function"])
+@pytest.mark.parametrize(
+    "redis", [None, 7, BlockingRedis(), lambda: None], ids=["unset", "number", "blocking", "function"]
+)
 def test_what_is_no_redis_is_refused(redis: Any) -> None:
     """A variable that is not set, and a client that blocks: no request would fail by name, or at all."""
     with pytest.raises(ValueError, match=r"redis://.*redis\.asyncio"):
