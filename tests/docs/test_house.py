@@ -29,6 +29,8 @@ FLAGGED = {"PooledConnection", "WritingConnection", "FramedConnection"}
 FOREIGN = {
     # SQLAlchemy: of the context of its event `handle_error`, and of its adapter of asyncpg's connection
     *("is_disconnect", "invalidate_pool_on_disconnect", "isolation_level", "readonly"),
+    # SQLAlchemy: the class of that adapter, whose cursors are heard
+    "__class__",
     # SQLAlchemy and asyncpg, in the border module
     *("_prepared_statement_cache", "_prepared_statement_name_func", "_pool_release_ctr", "_config"),
     # httpx, uvicorn, rich; and where a class is shown to be

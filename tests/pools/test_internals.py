@@ -39,6 +39,7 @@ NAMES: dict[str, Callable[[Any], object]] = {
     "asyncpg.Connection._config": lambda _: (
         "_config" in Driver.__slots__ and "command_timeout" in ClientConfiguration._fields
     ),
+    "pool connection._counter": lambda _: "_counter" in _ConnectionFairy.__slots__,
     "pool connection._close_special": lambda _: (
         [*signature(_ConnectionFairy._close_special).parameters] == ["self", "transaction_reset"]
     ),
@@ -47,6 +48,11 @@ NAMES: dict[str, Callable[[Any], object]] = {
     "asyncpg.Connection._stmt_cache_enabled": lambda _: "_stmt_cache_enabled" in Driver.__slots__,
     "asyncpg.Connection._introspect_types": lambda _: iscoroutinefunction(Driver._introspect_types),
     "asyncpg.Connection._get_statement": lambda _: "named" in signature(Driver._get_statement).parameters,
+    "the adapter's cursors": lambda _: (
+        [*signature(internals.Adapter.cursor).parameters] == ["self", "server_side"]
+        and [*signature(internals.Cursor).parameters] == ["adapt_connection"]
+        and issubclass(internals.StreamingCursor, internals.Cursor)
+    ),
     "adapter._execute_mutex": lambda _: any("_execute_mutex" in each.__dict__ for each in Adapter.__mro__),
     "adapter._prepared_statement_cache": lambda _: "_prepared_statement_cache" in Adapter.__slots__,
     "adapter._prepared_statement_name_func": lambda _: "_prepared_statement_name_func" in Adapter.__slots__,

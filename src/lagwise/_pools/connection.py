@@ -1,5 +1,7 @@
 """A pooled connection for reads: it cannot write, has a transaction when asked, and goes back as it came."""
 
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any, cast
 
 from sqlalchemy.engine import Connection, NestedTransaction, RootTransaction
@@ -16,6 +18,7 @@ from lagwise.errors import ReadOnly, RoutingError
 
 IN_TRANSACTION = Effect.TRANSACTION | Effect.OPAQUE | Effect.RESETS
 STAYS = Effect.TOUCHES | Effect.OPAQUE | Effect.RESETS | Effect.SPOILS | Effect.BEGINS
+_NOTHING = Effect.NOTHING
 _QUERIES = ("select", "with", "values", "table")
 
 
@@ -52,6 +55,8 @@ class PooledConnection(LimitedConnection):
     """Whether the server is asked something past SQLAlchemy's cursors."""
     shared = False
     """Whether other sessions use the driver's connection in turn, all in one transaction."""
+    watched = False
+    """Whether a Witness calls `note()` for all that its cursors run."""
 
     task: object = None
     """The task that took it from its pool, the request that the task serves, and the time: monotonic seconds."""
@@ -87,7 +92,7 @@ class PooledConnection(LimitedConnection):
         if self.limit is not None and self.limited is None:
             self.restrict(self.limit)
         effect = effects_of(statement, self.engine.traffic.catalog)
-        if effect is not Effect.NOTHING:
+        if effect is not _NOTHING:
             self.prepare_for(effect, statement)
 
     def prepare_for(self, effect: Effect, statement: str) -> None:
@@ -126,11 +131,8 @@ class PooledConnection(LimitedConnection):
         self.transaction_asked = True
 
     def _take_snapshot(self) -> None:
-        cursor = self.connection.cursor()
-        try:
+        with closing(self.connection.cursor()) as cursor:
             cursor.execute("SELECT 1")
-        finally:
-            cursor.close()
 
     def end_transaction(self) -> None:
         """Return to AUTOCOMMIT: the transaction has ended."""
@@ -232,19 +234,16 @@ class _Reading(RootTransaction):
                 self.connection.end_transaction()
 
     def rollback(self) -> None:
-        if self.connection.limited is not None:
-            self.connection.lift()
-        try:
-            super().rollback()
-        finally:
-            if self.connection.transaction_asked:
-                self.connection.end_transaction()
+        self._end(super().rollback)
 
     def commit(self) -> None:
+        self._end(super().commit)
+
+    def _end(self, end: Callable[[], None]) -> None:
         if self.connection.limited is not None:
             self.connection.lift()
         try:
-            super().commit()
+            end()
         finally:
             if self.connection.transaction_asked:
                 self.connection.end_transaction()

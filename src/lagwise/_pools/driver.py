@@ -8,6 +8,7 @@ from asyncpg import InterfaceError, InternalClientError, PostgresError  # type: 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.util.concurrency import await_only
 
 from lagwise._decide.failure import Failure, classify
 from lagwise._pools import sqlite
@@ -116,8 +117,7 @@ def driver_of(connection: Connection) -> Any:
 
 def run_driver(connection: Connection, sql: str) -> None:
     """Run a script on the driver's own connection, one round trip, from inside the pool's greenlet."""
-    adapter: Any = connection.connection.dbapi_connection
-    adapter.run_async(lambda driver: driver.execute(sql))
+    await_only(driver_of(connection).execute(sql))
 
 
 async def execute_alone(driver: Any, query: str, **kw: Any) -> str:
@@ -140,10 +140,11 @@ def abandon(connection: Connection) -> None:
 
 def is_closed(connection: Connection) -> bool:
     """Whether the driver knows that the connection is closed; pool_pre_ping would ask the server, one round trip."""
-    return connection.info.get(IS_CLOSED, _never)()  # type: ignore[no-any-return]
+    return connection.info.get(IS_CLOSED, never)()  # type: ignore[no-any-return]
 
 
-def _never() -> bool:
+def never() -> bool:
+    """For a connection whose driver cannot be asked."""
     return False
 
 
@@ -152,7 +153,7 @@ def in_hot_standby(connection: Connection) -> bool | None:
 
     Not to be asked behind a pooler in transaction mode: it repeats what some server has reported once.
     """
-    driver = driver_of(connection)
+    driver: Any = connection.connection.driver_connection
     closed: Callable[[], bool] | None = getattr(driver, "is_closed", None)
     if closed is None or closed():
         return None  # a closed connection raises instead of answering

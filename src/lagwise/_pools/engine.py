@@ -1,6 +1,6 @@
 """A node's pool as sessions use it: they wait in turn, for a bounded time, and are cut off when the node is silent."""
 
-import asyncio
+from asyncio import CancelledError, Task, current_task
 from time import monotonic
 from typing import Any
 
@@ -16,21 +16,23 @@ from lagwise._pools.connecting import Connecting
 from lagwise._pools.connection import PooledConnection
 from lagwise._pools.counters import Counters, available, capacity, checked_out, idle, patience
 from lagwise._pools.driver import (
-    WaitsForItself,
+    IS_CLOSED,
     abandon,
     describe,
     failed_to_connect,
     in_hot_standby,
     is_closed,
     judge,
+    never,
     not_connected,
 )
 from lagwise._pools.internals import OptionedEngine, drop_resets, most_overflow
 from lagwise._pools.reserve import Reserve
 from lagwise._pools.setup import Setup
 from lagwise._pools.traffic import Traffic
-from lagwise._pools.translation import cut_off, translation
+from lagwise._pools.translation import cut_off, exhausted, in_recovery, translation, waits_for_itself
 from lagwise._pools.turns import TurnedAway, Turns
+from lagwise._pools.witness import hears_statements, watch
 from lagwise.errors import NoPrimary, NotOpen, RoutingError
 
 _MOST_CLOSED = 1000  # dead connections that one session passes over
@@ -44,6 +46,7 @@ class RoutedEngine(OptionedEngine):
         *, kind: type[PooledConnection], reads: bool,
     ) -> None:  # fmt: skip
         super().__init__(base, {})
+        self.listened = hears_statements(base)
         self.traffic = traffic
         self.counters = counters
         self.turns = turns
@@ -71,8 +74,7 @@ class RoutedEngine(OptionedEngine):
         self.hear()
         if self._closed:
             raise self._not_open()
-        task = asyncio.current_task()
-        assert task is not None
+        task: Any = current_task()
         request, counters, reserved = current(), self.counters, False
         if counters.waiting or not idle(self.pool):
             reserved = self._wait(task, request)
@@ -82,7 +84,7 @@ class RoutedEngine(OptionedEngine):
             # Also what is idle may have to be connected: what was invalidated, or is too old, left an empty place.
             self.attempts.begin(task, self.traffic.connect_timeout)
             connection = self._take_reserve() if reserved else self.kind(self)
-            if is_closed(connection):
+            if connection.info.get(IS_CLOSED, never)():  # in place of pool_pre_ping, which is a round trip
                 connection = self._another(connection)
             self.attempts.end(task)
         except BaseException as error:
@@ -90,19 +92,27 @@ class RoutedEngine(OptionedEngine):
             raise
         connection.task, connection.request, connection.since = task, request, monotonic()
         counters.out.add(connection)
+        if self.listened or self.pool.dispatch.checkout:
+            watch(connection)
         if self.fenced:
             adapter: Any = connection.connection.dbapi_connection
             if adapter.isolation_level != self.pooling.level or adapter.readonly != self.pooling.framed:
-                drop_resets(connection)  # an option of the owner's engine has set an isolation level, for writes
-                self.pooling.settle(self.dialect, adapter)
+                self._settle(connection, adapter)
         elif not self.reads and self.pooling.keeps and in_hot_standby(connection):
             connection.invalidate()
             connection.close()
             self.traffic.lost("Demoted")
-            raise NoPrimary(
-                f"{self.traffic.name} is in recovery: it is not the primary any more; nothing was sent. Retry."
-            )
+            raise in_recovery(self.traffic.name)
         return connection
+
+    def _settle(self, connection: PooledConnection, adapter: Any) -> None:
+        if not connection.transaction_asked:  # by a listener, at its checkout
+            drop_resets(connection)  # an option of the owner's engine has set an isolation level, for writes
+            self.pooling.settle(self.dialect, adapter)
+
+    def listen(self) -> None:
+        """Watch each connection from here on: the application listens where an engine hears nothing of it."""
+        self.listened = True
 
     def close(self) -> None:
         """Refuse each connection from now on; a session that is turned away, or cut off, hears `NotOpen`."""
@@ -112,7 +122,7 @@ class RoutedEngine(OptionedEngine):
     def _not_open(self) -> NotOpen:
         return NotOpen(f"the Router was closed before this session got a connection to {self.traffic.name}")
 
-    def _wait(self, task: asyncio.Task[Any], request: Causality | None) -> bool:
+    def _wait(self, task: Task[Any], request: Causality | None) -> bool:
         """Wait for the session's turn, unless a connection is available; whether to use the reserve then."""
         pool = self.pool
         if not self.counters.waiting and available(pool):
@@ -122,11 +132,7 @@ class RoutedEngine(OptionedEngine):
         held = sum(one.task is task for one in using)
         if held > 1 and not available(pool):
             self.counters.refuse()
-            raise WaitsForItself(
-                f"this request holds {held} connections to {self.traffic.name} and opens a session that needs another, "
-                f"while all {capacity(self.pool):g} of the pool are in use: the sessions would wait for each other. "
-                "Use one session for what belongs together, or end one before the next begins."
-            )
+            raise waits_for_itself(self.traffic.name, held, capacity(self.pool))
         kin = held > 0 or (request is not None and any(one.request is request for one in using))
         try:
             with self.counters.pending():
@@ -150,11 +156,7 @@ class RoutedEngine(OptionedEngine):
 
     def _exhausted(self) -> PoolTimeout:
         self.counters.give_up()
-        return PoolTimeout(
-            f"no connection to {self.traffic.name} became free in time: {checked_out(self.pool)} of "
-            f"{capacity(self.pool):g} are in use, {self.counters.timeouts} sessions have given up; "
-            "sessions are held too long, or pool_size is too small"
-        )
+        return exhausted(self.traffic.name, checked_out(self.pool), capacity(self.pool), self.counters.timeouts)
 
     def _take_reserve(self) -> PooledConnection:
         return self.reserve.take(self.pool, lambda pool: self.kind(self, pool.connect()))
@@ -169,11 +171,11 @@ class RoutedEngine(OptionedEngine):
                 return connection
         raise ConnectionError("new connections are closed at once")
 
-    def _failed(self, error: BaseException, task: asyncio.Task[Any]) -> None:
+    def _failed(self, error: BaseException, task: Task[Any]) -> None:
         """Wake the next session in line, and raise a failure to connect in lagwise's own words."""
         if self.setup is not None:
             self.setup.give_up(task)
-        if self.attempts.timed_out(task) and isinstance(error, asyncio.CancelledError):
+        if self.attempts.timed_out(task) and isinstance(error, CancelledError):
             error = TimeoutError()
         self.turns.go_on()
         if self._closed and isinstance(error, Exception):

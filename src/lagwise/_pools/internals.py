@@ -10,6 +10,7 @@ from weakref import ref
 
 import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import event
+from sqlalchemy.dialects.postgresql import asyncpg as of_dialect
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.event import registry
@@ -21,6 +22,11 @@ from sqlalchemy.util import immutabledict
 
 _OURS = "lagwise."
 _LENDINGS = itertools.count(1)
+
+Adapter = of_dialect.AsyncAdapt_asyncpg_connection
+Cursor = of_dialect.AsyncAdapt_asyncpg_cursor
+StreamingCursor = of_dialect.AsyncAdapt_asyncpg_ss_cursor
+"""What SQLAlchemy makes of asyncpg's connection, and the cursors that it gives; their classes are not public."""
 
 
 def most_overflow(pool: Pool) -> int:
@@ -37,6 +43,8 @@ class OptionedEngine(OptionEngine):
 
     # SQLAlchemy asks for it six times a statement, and an OptionEngine asks its parent each time.
     _has_events = False
+    listened = False
+    """Whether the application listens."""
 
     def __init__(self, base: Engine, options: Mapping[str, Any]) -> None:
         super().__init__(base, dict(options))
@@ -50,12 +58,7 @@ class OptionedEngine(OptionEngine):
     def hear(self) -> None:
         """Notice listeners that were added to the base engine meanwhile."""
         if self._proxied._has_events:
-            self._has_events = True
-
-    @property
-    def heard(self) -> bool:
-        """Whether an event of this engine has listeners."""
-        return self._has_events
+            self._has_events = self.listened = True
 
 
 class Twin(OptionedEngine):
@@ -112,6 +115,11 @@ def _take_out(collection: Any, listener: Any) -> None:
     if key is not None:
         registry._key_to_collection.get(key, {}).pop(collection.ref, None)
     collection.listeners.remove(listener)
+
+
+def goes_back(connection: Connection) -> bool:
+    """Whether this connection is on its way into its pool: what runs in it are listeners of `reset` and `checkin`."""
+    return bool(connection.connection._counter == 0)
 
 
 def drop_resets(connection: Connection) -> None:

@@ -19,6 +19,7 @@ from lagwise._pools.joined_connections import JoinedReading, JoinedWriting
 from lagwise._pools.pooling import Pooling
 from lagwise._pools.pools import Pools
 from lagwise._pools.turns import Turns
+from lagwise._pools.witness import watch
 from lagwise.errors import RoutingError
 
 _WAITS = 10.0  # seconds that a session waits for its turn
@@ -197,7 +198,7 @@ class JoinedEngine(RoutedEngine):
         # Not as an engine that reads: the monitor cuts those off, and none of its sessions can go elsewhere.
         super().__init__(base.base, base.traffic, Counters(), Turns(), base.setup, kind=PooledConnection, reads=False)
         self.reads = self.fenced = base.reads
-        self.pooling = joined.pooling
+        self.pooling, self.listened = joined.pooling, base.listened
         self.joined = joined
         self._joined_kind = partial(kind, self, cast("Any", shared))
 
@@ -207,6 +208,8 @@ class JoinedEngine(RoutedEngine):
         await_only(self.joined.take_turn())
         try:
             connection = self._joined_kind()
+            if self.listened or self.pool.dispatch.checkout:
+                watch(connection)
             connection.enter()  # type: ignore[attr-defined]
         except BaseException:
             self.joined.give_turn()

@@ -26,10 +26,8 @@ from lagwise._pools.pooling import Pooling
 from lagwise._pools.setup import Setup
 from lagwise._pools.traffic import Traffic, Users
 from lagwise._pools.turns import Turns
+from lagwise._pools.witness import STATEMENTS
 from lagwise._pools.writing import WritingConnection
-
-_ROLES = ("writing", "reading")
-_STATEMENTS = ("do_execute", "do_executemany", "do_execute_no_params")
 
 
 class Pools:
@@ -123,7 +121,7 @@ class Pools:
     def in_use(self) -> dict[str, AsyncEngine]:
         """The engines that exist so far, by role: writing, reading. SQLite has one for both."""
         # In one look each: metrics are collected in another thread, while the Router may be closing.
-        made = {role: engine for role in _ROLES if (engine := self.__dict__.get(role)) is not None}
+        made = {role: engine for role in ("writing", "reading") if (engine := self.__dict__.get(role)) is not None}
         if made.get("reading") is made.get("writing"):
             made.pop("reading", None)
         return made
@@ -212,9 +210,8 @@ class Pools:
 
     def _hear_statements(self, engine: Engine) -> None:
         self._hear(engine, "handle_error", self._failed)
-        if self.is_postgresql:
-            for name in _STATEMENTS:
-                self._hear(engine, name, self._ran)
+        for name in STATEMENTS if self.is_postgresql else ():
+            self._hear(engine, name, self._ran)
 
     def _hear(self, target: Any, name: str, listener: Callable[..., Any]) -> None:
         event.listen(target, name, listener)
@@ -239,5 +236,9 @@ class Pools:
         # An event of the dialect, not of the engine: with listeners of an engine's events, every new Connection joins
         # the listeners of engine and connection again, which costs more than all the rest of this class.
         connection: Any = rest[-1].root_connection
-        if isinstance(connection, PooledConnection) and connection.engine.traffic is self.traffic:
+        try:
+            ours = connection.engine.traffic is self.traffic
+        except AttributeError:  # the owner's own use
+            return
+        if ours and not connection.watched:  # otherwise a Witness hears it
             connection.note(statement)

@@ -20,6 +20,7 @@ from lagwise._pools.keepalive import keep_alive
 from lagwise._pools.opening import Opening
 from lagwise._pools.pooling import RESTORES
 from lagwise._pools.traffic import Expected, Traffic
+from lagwise._pools.witness import attend, runs_at_checkout
 
 # What DISCARD ALL does, but for the statements the driver itself has prepared and still counts on.
 _RESET = """
@@ -169,6 +170,8 @@ class Setup:
         if self._role != "monitoring":
             info[RESTORES] = adapter.run_async(self._made if self._pooling.keeps else self._leads_home)
         info[IS_CLOSED] = driver.is_closed
+        if self._role != "monitoring" and runs_at_checkout(engine):
+            attend(adapter, self._traffic, reads=not self._writes)
         self._records[driver] = ref(record)
         heard = self._heard.pop(driver, None)
         if heard is not None:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from lagwise._pools.engine import RoutedEngine
+from lagwise._pools.witness import watch
 from lagwise._sessions.lease import Lease
 from lagwise._sessions.orm import RoutingSession
 
@@ -87,9 +88,11 @@ def _begun(session: Any, _transaction: SessionTransaction, connection: Any) -> N
     if lease is None or connection.engine is not lease.engine:  # bound by the application
         return
     lease.take(connection)
-    if len(session.dispatch.after_begin) > 1 and not lease.intent.write:
-        # A listener of the application's prepares each transaction (a role, a tenant), so the session needs one.
-        lease.ask_for_transaction()
+    if len(session.dispatch.after_begin) > 1:
+        watch(connection)
+        if not lease.intent.write:
+            # A listener of the application's prepares each transaction (a role, a tenant), so the session needs one.
+            lease.ask_for_transaction()
 
 
 def _committed(session: Any) -> None:
