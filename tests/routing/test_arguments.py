@@ -76,11 +76,11 @@ TARGETS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "None for replicas": (lambda: Router(URL, None), f"replicas must be {ONE}a NoneType; leave it out for none"),  # type: ignore[arg-type]
     "a set, whose order changes": (lambda: Router(URL, {URL}), f"replicas must be {ONE}a set"),  # type: ignore[arg-type]
-    "a URL for a name": (lambda: Router(URL, {URL: GOOD}), "the name of replica 1 must be a word"),
-    "no name": (lambda: Router(URL, {"a": GOOD, "": GOOD}), "the name of replica 2 must be a word"),
-    "a name of two lines": (lambda: Router(URL, {"replica\n": GOOD}), "the name of replica 1 must be a word"),
-    "a name that a terminal obeys": (lambda: Router(URL, {"a\x1b[2J": GOOD}), "the name of replica 1 must be a word"),
-    "a name that is a number": (lambda: Router(URL, {1: GOOD}), "the name of replica 1 must be a word"),  # type: ignore[dict-item]
+    "a URL for a name": (lambda: Router(URL, {URL: GOOD}), "the name of replica 1 must be text on one line"),
+    "no name": (lambda: Router(URL, {"a": GOOD, "": GOOD}), "the name of replica 2 must be text on one line"),
+    "a name of two lines": (lambda: Router(URL, {"replica\n": GOOD}), "the name of replica 1 must be text on one line"),
+    "an escaping name": (lambda: Router(URL, {"a\x1b[2J": GOOD}), "the name of replica 1 must be text on one line"),
+    "a name that is a number": (lambda: Router(URL, {1: GOOD}), "the name of replica 1 must be text on one line"),  # type: ignore[dict-item]
 }  # fmt: skip
 
 

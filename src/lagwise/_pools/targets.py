@@ -1,6 +1,5 @@
 """What an application configures: the targets of a Router, and the pools they make."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ from lagwise._given import a_kind, instead
 from lagwise._pools.options import check
 from lagwise._pools.pooling import Pooling
 from lagwise._pools.pools import Pools
-from lagwise._pools.urls import NAME, target_of
+from lagwise._pools.urls import target_of
 
 Target = str | URL | AsyncEngine
 PRIMARY = "primary"
@@ -61,16 +60,20 @@ def pools_of(
     return pools
 
 
+def _is_a_line(text: str) -> bool:
+    return text.isprintable() and text != "" and text == text.strip()
+
+
 def _named(replicas: object) -> Iterator[tuple[str, object, str]]:
     """Each replica's name, what was given for it, and the words for its place."""
     if isinstance(replicas, Mapping):
         for number, (name, one) in enumerate(replicas.items(), 1):
             if name == PRIMARY:
                 raise ValueError('"primary" is the name of the primary: give the replica another name')
-            if not (isinstance(name, str) and name.isprintable() and re.fullmatch(NAME, name)):
-                raise ValueError(
-                    f"the name of replica {number} must be a word: letters, digits, - and the like, without white space"
-                )
+            if not (
+                isinstance(name, str) and name.isprintable() and name and name == name.strip() and "://" not in name
+            ):
+                raise ValueError(f"the name of replica {number} must be text on one line, and no URL")
             yield name, one, f'replica "{name}"'
         return
     if isinstance(replicas, str | URL):
