@@ -70,7 +70,7 @@ class World:
     def deposed(self, request: Demand, now: float) -> bool:
         """Whether the client has seen a timeline that nobody here speaks of, and not everybody has been asked."""
         asked = [node.reading is not None and node.reading.at >= now for node in self.view.nodes]
-        return request.timeline > self.view.timeline and not request.expired and not all(asked)
+        return request.timeline > self.view.timeline and not request.outlived and not all(asked)
 
     def floor(self, request: Demand, now: float) -> int | None:
         """What the client must see; 0 for anything, None for what no replica can prove."""
@@ -118,9 +118,10 @@ requests = st.builds(
     timeline=st.sampled_from([0, 2, 2, 2, 1, 3]),
     floor=st.integers(0, 45).map(LSN),
     expired=st.booleans(),
+    outlived=st.booleans(),
     sticky=st.sampled_from([False, False, False, True]),
     max_staleness=st.sampled_from([None, None, 0.0, 1.0, 3.0, 60.0]),
-)
+).map(lambda request: replace(request, outlived=request.expired and request.outlived))
 ordinary = requests.map(lambda request: replace(request, write=False, strong=None, sticky=False))
 policies = st.builds(
     Policy,

@@ -53,6 +53,7 @@ class OffloadingNodes(Nodes):
     async def stop(self) -> None:
         """As `Nodes.stop`; no read is followed any longer."""
         try:
+            await self._shadowing.stop()  # what is followed would be woken by the end of the monitor, and counted
             await super().stop()
         finally:  # from here on no session is opened, and so none is followed
             await self._shadowing.stop()
