@@ -26,6 +26,8 @@ class DriverRouting(DriverTransaction):
 
     frames = False
     """Whether the transaction is that of one statement: nothing has asked for it."""
+    misread = False
+    """Whether a text has changed how the server reads those that follow: a COMMIT may be hidden in them."""
     _lending: Lending | None = None
 
     def __init__(self, lease: Lease) -> None:
@@ -90,6 +92,7 @@ class DriverRouting(DriverTransaction):
         if isinstance(connection, WritingConnection):
             connection.note(statement)
             connection.lent = connection.lent or connection.unsure  # a text may hold a COMMIT that was not seen
+            self.misread = self.misread or bool(effects_of(statement, connection.catalog) & Effect.LIFTS)
             return
         if isinstance(connection, JoinedReading):
             await connection.mend()
@@ -146,7 +149,7 @@ class DriverRouting(DriverTransaction):
         transaction, self.transaction = self.transaction, None
         try:
             self.spoilt = self.spoilt or connection.invalidated or driver_of(connection).is_closed()
-            if transaction is not None and isinstance(connection, WritingConnection) and connection.lent:
+            if transaction is not None and self.misread and isinstance(connection, WritingConnection):
                 connection.announce()  # the transaction may be another one than that of the block: COMMIT; BEGIN
             if self.spoilt:
                 pass  # what is open ends with the connection
