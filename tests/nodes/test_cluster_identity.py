@@ -7,6 +7,7 @@ from sqlalchemy import URL, make_url, text
 
 from lagwise import NoPrimary, Policy, Router, RoutingError
 from lagwise._nodes.monitor import Monitor
+from lagwise._pools.traffic import ANY_SERVER
 from lagwise.testing import Cluster, wait_until
 from tests.kit.logs import event_of
 from tests.kit.routers import LONG, in_rotation
@@ -153,7 +154,7 @@ async def test_a_new_connection_to_a_stranger_is_refused(
 ) -> None:
     """Names lead elsewhere, and no probe has noticed: nothing is read or written there, unless nothing is asked."""
     if not asked:
-        monkeypatch.setattr(Monitor, "system", lambda _: 0)
+        monkeypatch.setattr(Monitor, "leads_to", lambda *_: ANY_SERVER)
     one, other = two
     urls = [as_app(one[name].url) for name in ("primary", "replica-1")]
     async with Router(urls[0], urls[1:], policy=LONG) as db:
