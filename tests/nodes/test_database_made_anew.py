@@ -7,6 +7,7 @@ from sqlalchemy import URL, make_url, text
 
 from lagwise import Policy, Router
 from lagwise.testing import Cluster, wait_until
+from tests.kit.logs import event_of
 
 QUICK = Policy(max_lag=1, sticky_window=1, probe_interval=0.05, probe_timeout=0.5)
 
@@ -48,7 +49,11 @@ async def test_after_a_failover_writes_come_back(
                 await wait_until(lambda: well(db), what="the promoted node leads", timeout=30)
                 for statement in how:
                     await cluster.primary.execute(statement)
-                await wait_until(lambda: "database-changed" in caplog.messages, what="it is believed", timeout=30)
+
+                def told() -> bool:
+                    return "database-changed" in {event_of(record) for record in caplog.records}
+
+                await wait_until(told, what="it is believed", timeout=30)
                 await cluster.caught_up()
                 await cluster.terminate_backends("replica-2")  # what is renamed keeps its sessions there
                 await wait_until(lambda: well(db), what="the promoted node leads again", timeout=30)
