@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 
 from lagwise.fastapi import CausalityMiddleware
-from lagwise.testing import Cluster
+from lagwise.testing import Cluster, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 App: TypeAlias = FastAPI | CausalityMiddleware
@@ -129,7 +129,11 @@ async def test_it_describes_itself(cluster: Cluster, load: Load) -> None:
     """The OpenAPI description builds without a warning, and health says that it can serve."""
     async with browser(app_on(cluster, load)) as http:
         assert set((await http.get("/openapi.json")).json()["paths"]) >= {"/items", "/items/{item_id}/done"}
-        assert (await http.get("/health/ready")).json()["status"] == "pass"
+
+        async def well() -> bool:
+            return bool((await http.get("/health/ready")).json()["status"] == "pass")
+
+        await wait_until(well, what="health says that it can serve")
         assert (await http.get("/docs")).status_code == 200
 
 
