@@ -68,6 +68,7 @@ from lagwise._decide import parse
 from lagwise._decide.catalog import BUILT_IN, KEPT, Catalog, Names
 from lagwise._decide.effect import Effect
 from lagwise._decide.statement import effects_of
+from tests.kit import parser
 from tests.kit.counting import instructions
 
 
@@ -711,7 +712,7 @@ def test_every_catalog_judges_for_itself() -> None:
 
 def test_without_a_parser_nothing_is_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no wheel of the parser, every statement counts as code that cannot be seen."""
-    monkeypatch.setattr(parse, "pgparse", None)
+    parser.take_away(monkeypatch)
     assert effects_of("SELECT 1", known()) == UNSEEN
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from lagwise import ReadOnly, Router
 from lagwise._decide import parse
 from lagwise.testing import Cluster
+from tests.kit import parser
 from tests.kit.bouncer import bouncer
 from tests.kit.climbing import EVERY, KINDS, REFUSED, WAYS, climb, mended, reading, untouched
 from tests.kit.doors import BOTH, DOORS, SETUP, UNTOUCHED, WRITES
@@ -101,7 +102,7 @@ async def test_no_text_that_is_not_parsed_lets_a_read_write(
 ) -> None:
     """Where the parser has no wheel, or the text is too long for it, no door is open either."""
     assert await written_at_once(walls, place, kind, f" -- {'x' * parse.LIMIT}") == []
-    monkeypatch.setattr(parse, "pgparse", None)
+    parser.take_away(monkeypatch)
     assert await written_at_once(walls, place, kind) == []
     assert await written_through_doors(walls, place, kind) == []
 

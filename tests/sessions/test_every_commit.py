@@ -12,6 +12,7 @@ from lagwise import Causality, Router
 from lagwise._client.causality import Commit
 from lagwise._decide import parse
 from lagwise.testing import Cluster
+from tests.kit import parser
 from tests.kit.routers import both_in_rotation, patient, stand_still
 from tests.kit.sessions import count
 
@@ -172,7 +173,7 @@ async def test_a_commit_in_a_text_that_is_not_parsed_is_seen(
     procedure: None, still: Router, kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the parser has no wheel, every kind of commit is seen as well."""
-    monkeypatch.setattr(parse, "pgparse", None)
+    parser.take_away(monkeypatch)
     assert await _seen_afterwards(still, kind, f"not parsed {kind.__name__}") == 1
 
 
