@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import fields
 from pathlib import Path
 from subprocess import PIPE, STDOUT
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -87,13 +88,18 @@ async def without_items(cluster: Cluster) -> AsyncIterator[None]:
     await cluster.primary.execute("DROP TABLE IF EXISTS shop_items, items")
 
 
-@pytest.mark.usefixtures("without_items")
-async def test_the_readme_fixes_the_bug(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its application answers a GET after a POST although the replica stands still; another client misses the item."""
+async def readme(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The README's application, on a primary and one replica."""
     monkeypatch.setenv("LAGWISE_PRIMARY", cluster.primary.url)
     monkeypatch.setenv("LAGWISE_REPLICAS", cluster.replicas[0].url)
     monkeypatch.setenv("LAGWISE_SECRET", "a secret for tests")
-    module = await run([block for block in blocks(README) if block.how], nodes(cluster), monkeypatch)
+    return await run([block for block in blocks(README) if block.how], nodes(cluster), monkeypatch)
+
+
+@pytest.mark.usefixtures("without_items")
+async def test_the_readme_fixes_the_bug(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its application answers a GET after a POST although the replica stands still; another client misses the item."""
+    module = await readme(cluster, monkeypatch)
     async with served(module.app) as url, client(url) as http, client(url) as another:
         await cluster.caught_up()  # the replica has the table
         await cluster.pause_replay("replica-1")
@@ -107,10 +113,7 @@ async def test_the_readme_fixes_the_bug(cluster: Cluster, monkeypatch: pytest.Mo
 @pytest.mark.usefixtures("without_items")
 async def test_the_readme_and_then_the_examples(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other on one cluster, as a newcomer tries them: no table of one is in the way of the other."""
-    monkeypatch.setenv("LAGWISE_PRIMARY", cluster.primary.url)
-    monkeypatch.setenv("LAGWISE_REPLICAS", cluster.replicas[0].url)
-    monkeypatch.setenv("LAGWISE_SECRET", "a secret for tests")
-    module = await run([block for block in blocks(README) if block.how], nodes(cluster), monkeypatch)
+    module = await readme(cluster, monkeypatch)
     async with served(module.app) as url, client(url) as http:
         assert (await http.post("/items/milk")).status_code == 201
     monkeypatch.delitem(sys.modules, "examples.app", raising=False)

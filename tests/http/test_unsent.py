@@ -149,9 +149,6 @@ async def test_a_file_that_the_server_sends_is_not_held_back(cluster: Cluster, t
     db = steady(cluster)
     sent: list[Message] = []
 
-    async def send(message: Message) -> None:
-        sent.append(message)
-
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async with db.write.begin() as session:
             await insert(session, "with a file")
@@ -159,8 +156,7 @@ async def test_a_file_that_the_server_sends_is_not_held_back(cluster: Cluster, t
             await send({"type": "http.response.pathsend", "path": str(tmp_path / "gone")})
             assert [each["type"] for each in sent] == ["http.response.start", "http.response.pathsend"]
 
-    async with db:
-        await CausalityMiddleware(app, secret=SECRET, hold=30)(_scope(), _no_more, send)
+    await serve_once(db, app, sent)
     assert {b"x-of", b"lagwise-token"} <= {name for name, _ in sent[0]["headers"]}
 
 
@@ -169,9 +165,6 @@ async def test_headers_may_be_any_iterable(cluster: Cluster) -> None:
     db = steady(cluster)
     sent: list[Message] = []
 
-    async def send(message: Message) -> None:
-        sent.append(message)
-
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         async with db.write.begin() as session:
             await insert(session, "with headers")
@@ -179,8 +172,7 @@ async def test_headers_may_be_any_iterable(cluster: Cluster) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b"1"})
 
-    async with db:
-        await CausalityMiddleware(app, secret=SECRET, hold=30)(_scope(), _no_more, send)
+    await serve_once(db, app, sent)
     assert {b"x-one", b"content-length", b"x-last", b"lagwise-token"} <= {name for name, _ in sent[0]["headers"]}
 
 
@@ -235,6 +227,16 @@ async def test_a_store_that_no_middleware_uses_is_told(cluster: Cluster, caplog:
             for _ in range(3):
                 await client.get("/inner/nothing")
     assert [each.levelname for each in caplog.records if "middleware-ignored" in each.message] == ["WARNING"]
+
+
+async def serve_once(db: Router, app: ASGIApp, sent: list[Message]) -> None:
+    """One request of the application, held for as long as it takes; what is sent goes into the list."""
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async with db:
+        await CausalityMiddleware(app, secret=SECRET, hold=30)(_scope(), _no_more, send)
 
 
 def _scope() -> Scope:
